@@ -1,0 +1,124 @@
+"""The nouns that models see: what was sampled, and nothing that was not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T", "History", "RecBatch", "Targets")
+
+
+def _to(value: T, device: torch.device | str) -> T:
+    moved = {
+        f.name: v.to(device)
+        for f in fields(value)
+        if isinstance(v := getattr(value, f.name), Tensor | History)
+    }
+    return replace(value, **moved)
+
+
+@dataclass(frozen=True)
+class History:
+    """The last events of B users before their cuts, newest last, padded on the left.
+
+    Args:
+        item: ``[B, L]`` int64, 0 where ``mask`` is False.
+        time: ``[B, L]`` int64 Unix seconds, 0 where ``mask`` is False or the data have no time.
+        event_id: ``[B, L]`` int64, -1 where ``mask`` is False.
+        relation: ``[B, L]`` int64 index into ``EventIndex.relations``.
+        mask: ``[B, L]`` bool, True at real events.
+    """
+
+    item: Tensor
+    time: Tensor
+    event_id: Tensor
+    relation: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> History:
+        """The same history on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
+class RecBatch:
+    """One batch of seeds as a model sees it.
+
+    There is no cut in it on purpose: a cut is a position in the global order of events and so
+    tells the time of the target. On the history-only track (T1) ``query_time`` is None.
+
+    Args:
+        user: ``[B]`` int64.
+        history: The users' events strictly before the cut of each seed.
+        item: ``[B]`` int64 targets, None when scoring.
+        item_time: ``[B]`` int64 Unix seconds of the targets, part of the answer: None when
+            scoring, and only for leaving a training event out of counts that contain it.
+        query_time: ``[B, L + 1]`` int64 Unix seconds (T2): entry j is when the event after the
+            first j positions of the row is asked for, the last entry is the seed's own question.
+        key: ``[B]`` int64, a hash of (seed, epoch, event): the key of every random draw made for
+            this seed while training, so that draws depend on neither batch nor device. None when
+            scoring: scores are deterministic.
+    """
+
+    user: Tensor
+    history: History | None = None
+    item: Tensor | None = None
+    item_time: Tensor | None = None
+    query_time: Tensor | None = None
+    key: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> RecBatch:
+        """The same batch on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a model needs in a batch: ``Sampling(max_len=200)`` asks for histories.
+
+    Args:
+        max_len: Events of history per seed; None for models that read no history.
+        num_neighbors: Fan-out per hop for models that read a sampled neighbourhood.
+    """
+
+    max_len: int | None = None
+    num_neighbors: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_len is not None and (isinstance(self.max_len, bool) or self.max_len < 1):
+            raise ValueError(
+                f"'max_len' needs to be a positive integer (got {self.max_len}); it is the number "
+                f"of past events that a model reads"
+            )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be predicted: for each row, which item ``user`` chose at ``cut``.
+
+    Args:
+        user: ``[n]`` int64.
+        cut: ``[n]`` int64: only events with ``event_id < cut`` may be seen.
+        item: ``[n]`` int64.
+        time: ``[n]`` int64 Unix seconds of the target, None where the data have no times.
+    """
+
+    user: Tensor
+    cut: Tensor
+    item: Tensor
+    time: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.user.numel()
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same targets on another device."""
+        return _to(self, device)
+
+    def select(self, index: Tensor) -> Targets:
+        """The rows at ``index`` (int64 positions or a bool mask)."""
+        time = None if self.time is None else self.time[index]
+        return Targets(self.user[index], self.cut[index], self.item[index], time)

@@ -1,0 +1,136 @@
+"""Splits: functions that return cuts, never masks that forget the order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tgrec.data.batch import Targets
+from tgrec.data.temporal_graph import TemporalRecGraph
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a model is fitted on and what it is asked.
+
+    Args:
+        graph: All events; histories are read from it, always before a cut.
+        train: The events that anything may be fitted on (weights, counts, popularity, graphs).
+        val: Targets for every choice made.
+        test: Targets to be asked once.
+        cold_is_miss: Whether targets that are new (an item without training events, a user
+            without any past) count as misses, whatever a model scores.
+    """
+
+    graph: TemporalRecGraph
+    train: TemporalRecGraph
+    val: Targets
+    test: Targets
+    cold_is_miss: bool = False
+
+
+def leave_one_out(graph: TemporalRecGraph) -> Split:
+    """The last event of each user is the test target, the one before it the validation target.
+
+    The history of a test target includes the validation event; ``train`` holds neither. Users
+    with fewer than three events only train. "Last" is by ``event_id``: (time, input row).
+
+    Raises:
+        ValueError: If no user has three events.
+    """
+    user, item, event_id, time = _log(graph)
+    by_user = torch.argsort(user, stable=True)  # the log is in event order, so each user's part is
+    count = torch.bincount(user, minlength=graph.num_users)
+    end = count.cumsum(0)
+    enough = (count >= 3).nonzero().view(-1)
+    if enough.numel() == 0:
+        raise ValueError(
+            f"leave_one_out needs users with at least 3 events (train, validation, test); the "
+            f"longest of {graph.num_users} has {int(count.max()) if count.numel() else 0}"
+        )
+    last, second = by_user[end[enough] - 1], by_user[end[enough] - 2]
+    held_out = torch.cat([event_id[last], event_id[second]])
+    train = _without(graph, held_out)
+
+    def targets(rows: Tensor) -> Targets:
+        return Targets(user[rows], event_id[rows], item[rows], None if time is None else time[rows])
+
+    return Split(graph, train, targets(second), targets(last))
+
+
+def global_time_split(graph: TemporalRecGraph, val: float = 0.1, test: float = 0.1) -> Split:
+    """Cuts the log at two moments; only what is strictly earlier is ever seen.
+
+    ``t_test`` is the time at the ``1 - test`` quantile of events and ``t_val`` the one at
+    ``1 - test - val``. Intervals are half-open:
+
+    * train: ``(-inf, t_val)``,
+    * validation targets: each user's last event in ``[t_val, t_test)``,
+    * test targets: each user's last event in ``[t_test, inf)``.
+
+    The history of a target is the user's own events strictly before it, those after the cut
+    included. Targets may be items or users that ``train`` has never seen; a measurement counts
+    them as misses and reports them.
+
+    Args:
+        graph: With times.
+        val: Share of events in the validation interval, in (0, 1).
+        test: Share of events in the test interval, in (0, 1).
+
+    Raises:
+        ValueError: If the shares are not in (0, 1), leave no training events, or ties at the
+            boundaries leave an interval empty.
+    """
+    for name, share in (("val", val), ("test", test)):
+        if not 0 < share < 1:
+            raise ValueError(f"'{name}' needs to be a share in (0, 1) (got {share})")
+    if val + test >= 1:
+        raise ValueError(f"'val' and 'test' leave nothing to train on (got {val} + {test})")
+    if not graph.has_time:
+        raise ValueError("global_time_split needs event times, and this graph has only an order")
+    user, item, event_id, time = _log(graph)
+    assert time is not None
+    size = time.numel()
+    if size < 3:
+        raise ValueError(f"global_time_split needs at least 3 events (got {size})")
+    test_time = int(time[min(size - 1, int(size * (1 - test)))])
+    val_time = int(time[min(size - 1, int(size * (1 - test - val)))])
+    val_cut, test_cut = graph.event_id_at(val_time), graph.event_id_at(test_time)
+    train = graph.before(val_cut)
+    if train.num_events == 0 or val_cut == test_cut:
+        raise ValueError(
+            f"too many events share one time for val={val}, test={test}: the cuts fall on "
+            f"{val_time} and {test_time}; choose other shares or leave_one_out"
+        )
+
+    def last_events(lo: int, hi: int) -> Targets:
+        rows = ((event_id >= lo) & (event_id < hi)).nonzero().view(-1)
+        last = torch.full((graph.num_users,), -1)
+        last.scatter_reduce_(0, user[rows], rows, reduce="amax")
+        rows = last[last >= 0]
+        return Targets(user[rows], event_id[rows], item[rows], time[rows])
+
+    end = int(event_id[-1]) + 1
+    return Split(graph, train, last_events(val_cut, test_cut), last_events(test_cut, end), cold_is_miss=True)
+
+
+def _log(graph: TemporalRecGraph) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """(user, item, event_id, time) of all kinds of events, in event order."""
+    types = graph.interaction_types
+    if not types:
+        raise ValueError("the graph has no events: no ('user', r, 'item') type carries 'event_id'")
+    event_id = torch.cat([graph[t].event_id for t in types]).cpu()
+    edges = torch.cat([graph[t].edge_index for t in types], dim=1).cpu()
+    order = torch.argsort(event_id) if len(types) > 1 else slice(None)
+    time = torch.cat([graph[t].time for t in types]).cpu()[order] if graph.has_time else None
+    return edges[0][order], edges[1][order], event_id[order], time
+
+
+def _without(graph: TemporalRecGraph, held_out: Tensor) -> TemporalRecGraph:
+    out = graph
+    for edge_type in graph.interaction_types:
+        keep = ~torch.isin(graph[edge_type].event_id.cpu(), held_out)
+        out = out.select_events(keep, relation=edge_type[1])
+    return out

@@ -1,0 +1,6 @@
+"""One index, and the samplers that read it: (seed, cut) in, strictly earlier events out."""
+
+from tgrec.sampler.event_index import EventIndex, EventList
+from tgrec.sampler.history import HistorySampler, past_items
+
+__all__ = ["EventIndex", "EventList", "HistorySampler", "past_items"]
