@@ -1,0 +1,156 @@
+"""Batches of seeds: (user, cut) in, :class:`RecBatch` out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tgrec.data import RecBatch, Sampling, Targets
+from tgrec.data.random import hash_keys, permutation
+from tgrec.loader.tracks import Track, query_times
+from tgrec.sampler import EventIndex, HistorySampler
+
+# Histories of a batch are padded to a multiple of this, so that few shapes occur.
+ALIGN = 8
+
+
+def training_seeds(index: EventIndex, max_len: int | None, windows: str = "last") -> Targets:
+    """The events whose pasts are the training examples.
+
+    A sequence model learns from every position of a history, so one seed per window is enough.
+
+    Args:
+        index: Over training events only.
+        max_len: Length of a window; None (models that read no history) makes every event a seed.
+        windows: ``last``: one window per user, the last ``max_len`` events before the last one.
+            ``all``: windows side by side over the whole history, so that no event of a long
+            history is left out.
+
+    Returns:
+        :class:`Targets` of the seeds; users with fewer than two events have none.
+    """
+    if windows not in ("last", "all"):
+        raise ValueError(f"'windows' needs to be 'last' or 'all' (got {windows!r})")
+    events = index.by_user
+    start, stop = events.ptr[:-1], events.ptr[1:]
+    place = torch.arange(events.log.numel(), device=index.device)
+    user = index.user[events.log]
+    back = stop[user] - 1 - place  # 0 for the last event of a user
+    has_past = place > start[user]
+    if max_len is None:
+        chosen = has_past
+    elif windows == "last":
+        chosen = has_past & (back == 0)
+    else:
+        chosen = has_past & (back % max_len == 0)
+    log = events.log[chosen]
+    return Targets(index.user[log], index.event_id[log], index.item[log], index.time[log])
+
+
+@dataclass(frozen=True)
+class SeedLoader:
+    """Reads what a model asks for (its ``sampling``) for batches of seeds.
+
+    Args:
+        index: Histories are read from it. For training it holds training events only.
+        sampling: What a batch must contain.
+        track: What a model may know about the time of the question.
+    """
+
+    index: EventIndex
+    sampling: Sampling
+    track: Track = "T1"
+
+    def batch(self, seeds: Targets, max_len: int | None = None, key: int | None = None) -> RecBatch:
+        """One batch.
+
+        Args:
+            seeds: The targets of the batch, on the index's device.
+            max_len: Longest history among the seeds, where known.
+            key: Given for training: keys the random draws, and puts the answers in the batch.
+                Without it the batch holds the questions only.
+        """
+        history, asked = None, None
+        if self.sampling.max_len is not None:
+            sampler = HistorySampler(self.index, self.sampling.max_len)
+            history = sampler.sample(seeds.user, seeds.cut, max_len)
+            asked = query_times(self.track, history, seeds.time if self.index.has_time else None)
+        if key is None:
+            return RecBatch(seeds.user, history, query_time=asked)
+        return RecBatch(
+            user=seeds.user,
+            history=history,
+            item=seeds.item,
+            item_time=seeds.time if self.index.has_time else None,
+            query_time=asked,
+            key=hash_keys(key, seeds.cut),
+        )
+
+    def lengths(self, seeds: Targets) -> Tensor:
+        """``[n]`` number of events before each seed (not cut to ``max_len``)."""
+        start, stop = self.index.by_user.past(seeds.user, seeds.cut)
+        return stop - start
+
+    def eval_batches(self, seeds: Targets, batch_size: int) -> Iterator[tuple[Tensor, RecBatch]]:
+        """All seeds once, similar lengths together; yields (rows of ``seeds``, batch)."""
+        length = self._padded(self.lengths(seeds))
+        order = torch.argsort(length, stable=True)
+        for rows in order.split(batch_size):
+            longest = int(length[rows[-1]])
+            yield rows, self.batch(seeds.select(rows), max_len=longest)
+
+    def train_batches(
+        self,
+        seeds: Targets,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Iterator[RecBatch]:
+        """One epoch: all seeds once, in batches of about equally many events.
+
+        Seeds of similar length are put together and every batch holds about ``batch_size`` times
+        the mean length in events, so that padding is small and a short history weighs in the loss
+        as much as it has events. The order of batches is random. All of it is a function of
+        (seed, epoch), so an epoch can be entered at any step.
+
+        Args:
+            seeds: From :func:`training_seeds`.
+            batch_size: Mean number of seeds per batch.
+            seed: Of the run.
+            epoch: Counts from 0.
+            start: First step to yield, when resuming.
+            rank: Of this process; it gets every ``world_size``-th seed of each batch.
+            world_size: Number of processes that share each batch.
+        """
+        key = int(hash_keys(seed, epoch))
+        plan = self.plan(seeds, batch_size, seed, epoch)
+        length = self._padded(self.lengths(seeds)).cpu()
+        for rows in plan[start:]:
+            longest = int(length[rows].max())
+            mine = rows[rank::world_size].to(seeds.user.device)
+            yield self.batch(seeds.select(mine), max_len=longest, key=key)
+
+    def plan(self, seeds: Targets, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+        """The rows of ``seeds`` in each batch of an epoch."""
+        if batch_size < 1:
+            raise ValueError(f"'batch_size' needs to be a positive integer (got {batch_size})")
+        length = self._padded(self.lengths(seeds)).cpu()
+        order = permutation(len(seeds), seed, epoch, 0)
+        order = order[torch.argsort(length[order], stable=True)]
+        events = length[order].clamp(min=1).cumsum(0)
+        steps = max(1, round(len(seeds) / batch_size))
+        share = (events - 1) * steps // events[-1]  # which batch each seed falls into
+        batches = list(order.split(torch.bincount(share, minlength=steps).tolist()))
+        return [batches[i] for i in permutation(len(batches), seed, epoch, 1) if len(batches[i])]
+
+    def _padded(self, length: Tensor) -> Tensor:
+        if self.sampling.max_len is None:
+            return torch.ones_like(length)
+        length = length.clamp(max=self.sampling.max_len)
+        return (length + ALIGN - 1).div(ALIGN, rounding_mode="floor") * ALIGN

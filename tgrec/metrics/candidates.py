@@ -1,0 +1,118 @@
+"""Sampled candidate sets: a few negatives per user, the same ones for every model.
+
+Sampled metrics do not keep the order of models (Krichene and Rendle, KDD 2020). They stand
+beside the full ranking so that a reader who knows only such figures can compare.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tgrec.metrics._check import Pairs, check_k, check_pairs, check_vector
+from tgrec.metrics._hash import uniform
+
+_CHUNK = 1 << 21  # elements of a [rows, N] block of keys: bounds memory at about 60 MiB
+_UNWEIGHTED = 1e300  # where the keys of items with weight 0 start; other keys stay below
+_SMALLEST = 1e-290  # the smallest relative weight, which keeps those below _UNWEIGHTED
+
+
+def sampled_negatives(
+    user: Tensor,
+    num_items: int,
+    num_negatives: int,
+    exclude: Pairs,
+    weight: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Draw negatives without replacement, uniformly or in proportion to `weight`.
+
+    Every item gets the key `-log(1 - u) / weight` with `u` a hash of (seed, user, item), and the
+    K smallest keys win. Exponential keys make this exactly the draw of one item after the other,
+    each in proportion to the weights that are left (Efraimidis and Spirakis, IPL 2006). Columns
+    stand in the order of the draw: the first 28 of 100 are the draw of 28. An item with weight 0
+    is drawn only after all others.
+
+    The draw depends on (seed, user id, weight, excluded items) only: not on the batch, its order
+    or its device (between devices up to a last-bit difference of the logarithm, which changes an
+    id only if two keys agree to 16 digits).
+
+    Args:
+        user: int64 `[B]`, user ids; they key the draw.
+        num_items: N, items are `0..N-1`.
+        num_negatives: K, at least 1.
+        exclude: `(rows, cols)`: the items that must not be drawn for a row, that is the history
+            and the target; a pair may stand more than once.
+        weight: `[N]`, non-negative and finite (training counts), or None for a uniform draw.
+        seed: another seed, another draw.
+
+    Returns:
+        int64 `[B, K]`; a row with fewer than K items left holds all of them, then -1
+        (`candidate_ranks` ignores it).
+
+    Raises:
+        TypeError: ids are not int64, or sizes not ints.
+        ValueError: a size is below 1, an id out of range, or a weight negative or not finite.
+    """
+    check_vector("user", user)
+    check_k(num_items, "num_items")
+    check_k(num_negatives, "num_negatives")
+    rows, cols = check_pairs(exclude, user.numel(), num_items)
+    rate = None if weight is None else _relative(weight, num_items, user.device)
+    kept = min(num_negatives, num_items)
+    step = max(1, _CHUNK // num_items)
+    out = torch.full((user.numel(), num_negatives), -1, dtype=torch.int64, device=user.device)
+    for first in range(0, user.numel(), step):
+        last = min(first + step, user.numel())
+        keys = _keys(user[first:last], num_items, rate, seed)
+        inside = (rows >= first) & (rows < last)
+        keys[rows[inside] - first, cols[inside]] = torch.inf
+        drawn = keys.topk(kept, dim=1, largest=False, sorted=True)
+        out[first:last, :kept] = drawn.indices.masked_fill(drawn.values == torch.inf, -1)
+    return out
+
+
+def pairs_of(items: Tensor, mask: Tensor) -> Pairs:
+    """`(rows, cols)` of a padded matrix of items, for the `exclude` arguments of this package.
+
+    Args:
+        items: int64 `[B, L]`.
+        mask: bool `[B, L]`, True at real items.
+
+    Raises:
+        TypeError: dtypes are wrong.
+        ValueError: shapes differ or are not `[B, L]`.
+    """
+    if items.dtype != torch.int64 or mask.dtype != torch.bool:
+        raise TypeError(f"items must be int64 and mask bool, got {items.dtype} and {mask.dtype}")
+    if items.dim() != 2 or items.shape != mask.shape:
+        raise ValueError(
+            f"items and mask must both be [B, L], got {tuple(items.shape)} and {tuple(mask.shape)}"
+        )
+    rows, places = mask.nonzero(as_tuple=True)
+    return rows, items[rows, places]
+
+
+def _keys(user: Tensor, num_items: int, rate: Tensor | None, seed: int) -> Tensor:
+    item = torch.arange(num_items, device=user.device)
+    draw = uniform(seed, user.unsqueeze(1), item)
+    if rate is None:
+        return draw  # increasing in -log(1 - u): the same order without the logarithm
+    keys = -torch.log1p(-draw) / rate.clamp(min=_SMALLEST)
+    # 1e300 * (1 + u) has the resolution of 1 + u, where 1e300 + u would lose u.
+    return torch.where(rate > 0, keys, _UNWEIGHTED * (1.0 + draw))
+
+
+def _relative(weight: Tensor, num_items: int, device: torch.device) -> Tensor:
+    """Check `weight` and scale it to a largest value of 1, float64 `[N]`."""
+    if not isinstance(weight, Tensor) or weight.dtype == torch.bool or weight.is_complex():
+        raise TypeError("weight must be a tensor of real numbers, one for each item")
+    if weight.shape != (num_items,):
+        raise ValueError(f"weight must be [{num_items}], got shape {tuple(weight.shape)}")
+    rate = weight.to(device=device, dtype=torch.float64)
+    bad = ~(rate.isfinite() & (rate >= 0))
+    if bool(bad.any()):
+        item = int(bad.nonzero()[0])
+        raise ValueError(f"weight[{item}] is {float(rate[item])}; weights are finite and >= 0")
+    top = rate.max()
+    return rate / top if float(top) > 0 else rate

@@ -1,0 +1,77 @@
+"""What a model is: it says what it reads, scores every item, and has a loss."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tgrec.data import RecBatch, Sampling, TemporalRecGraph
+
+
+class RecModel(nn.Module):
+    """Base class of all recommenders.
+
+    A subclass sets :attr:`sampling`, and either implements :meth:`encode_user` and
+    :meth:`encode_item` or overrides :meth:`score`. Models that learn implement
+    :meth:`loss_terms`; models that only count do it in :meth:`from_graph`.
+
+    Args:
+        num_items: N; items are ``0..N-1``.
+        config: The keyword arguments that rebuild this model, all plain JSON values.
+
+    Attributes:
+        sampling: What a batch must hold.
+        learns: What the model can learn, which ``check_model`` then demands of it: ``"order"``
+            (what follows the last item), ``"popularity"`` (what is frequent).
+    """
+
+    sampling: Sampling
+    learns: str = "order"
+
+    def __init__(self, num_items: int, **config: Any) -> None:
+        super().__init__()
+        if isinstance(num_items, bool) or num_items < 1:
+            raise ValueError(f"'num_items' needs to be a positive integer (got {num_items})")
+        self.num_items = num_items
+        self.config: dict[str, Any] = {"num_items": num_items, **config}
+
+    @classmethod
+    def from_graph(cls, graph: TemporalRecGraph, **kwargs: Any) -> Self:
+        """Builds the model for a graph of training events."""
+        return cls(num_items=graph.num_items, **kwargs)
+
+    def encode_user(self, batch: RecBatch) -> Tensor:
+        """``[B, D]`` what each seed looks for."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither encode_user nor score")
+
+    def encode_item(self) -> Tensor:
+        """``[N, D]`` the table of items."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither encode_item nor score")
+
+    def score(self, batch: RecBatch) -> Tensor:
+        """``[B, N]`` float32 scores of all items, larger is better."""
+        return self.encode_user(batch).float() @ self.encode_item().float().t()
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """The parts of the loss, each as a sum and the number of terms in it.
+
+        Sums and counts, not means, so that several processes can average over all their terms.
+
+        Returns:
+            ``(sums [K], counts [K])``; the loss is ``(sums / counts).sum()``.
+        """
+        if type(self).loss is RecModel.loss:
+            raise NotImplementedError(f"{type(self).__name__} implements neither loss_terms nor loss")
+        size = torch.tensor([float(batch.user.numel())], device=batch.user.device)
+        return self.loss(batch).view(1) * size, size
+
+    def loss(self, batch: RecBatch) -> Tensor:
+        """The scalar training loss of a batch."""
+        sums, counts = self.loss_terms(batch)
+        return (sums / counts.clamp(min=1)).sum()
+
+    def num_parameters(self) -> int:
+        """Number of learned values."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

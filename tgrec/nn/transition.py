@@ -1,0 +1,107 @@
+"""Scores from counted item-item transitions: sparse rows, mixed per user."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class TransitionTable(nn.Module):
+    r"""Row-normalised transition counts in CSR form, one block of N rows per gap class.
+
+    .. math:: T_{g,i,j} = \frac{w^g_{ij}}{(s^g_i + 10)\,(n_j + 10)^{0.15}}
+
+    where :math:`n_j` counts the events of item j and :math:`s^g_i` is the mass of a row: its own
+    sum of weights :math:`\sum_j w^g_{ij}`, or the events of item i. The row smoothing distrusts rows that were
+    seen rarely, the column power takes back part of what popularity alone explains.
+
+    Args:
+        num_items: N.
+        num_classes: G, the number of gap classes (1 for untyped counts).
+        num_edges: E, how many counts are kept; they are filled by :meth:`fill` or by loading.
+    """
+
+    ROW_SMOOTHING = 10.0
+    COLUMN_SMOOTHING = 10.0
+    COLUMN_POWER = 0.15
+
+    def __init__(self, num_items: int, num_classes: int, num_edges: int) -> None:
+        super().__init__()
+        self.num_items, self.num_classes = num_items, num_classes
+        rows = num_items * num_classes
+        self.register_buffer("ptr", torch.zeros(rows + 1, dtype=torch.int64))
+        self.register_buffer("target", torch.zeros(num_edges, dtype=torch.int32))
+        self.register_buffer("value", torch.zeros(num_edges))
+        self.register_buffer("mass", torch.zeros(rows))
+        self.register_buffer("column", torch.ones(num_items))
+
+    ptr: Tensor
+    target: Tensor
+    value: Tensor
+    mass: Tensor
+    column: Tensor
+
+    @classmethod
+    def fill(
+        cls,
+        edges: list[tuple[Tensor, Tensor]],
+        occurrences: Tensor,
+        mass: Literal["weights", "events"] = "weights",
+    ) -> TransitionTable:
+        """Builds the table.
+
+        Args:
+            edges: Per gap class ``edge_index`` ``[2, E]`` sorted by (source, target), and
+                ``edge_weight`` ``[E]``.
+            occurrences: ``[N]`` events per item.
+            mass: What normalises a row: the sum of its weights, or the events of its item.
+        """
+        num_items = occurrences.numel()
+        table = cls(num_items, len(edges), sum(w.numel() for _, w in edges))
+        row = torch.cat([e[0] + g * num_items for g, (e, _) in enumerate(edges)])
+        weight = torch.cat([w for _, w in edges])
+        table.target.copy_(torch.cat([e[1] for e, _ in edges]))
+        torch.cumsum(torch.bincount(row, minlength=table.mass.numel()), 0, out=table.ptr[1:])
+        if mass == "weights":
+            table.mass.index_add_(0, row, weight)
+        else:
+            table.mass.copy_(occurrences.repeat(len(edges)))
+        table.column.copy_((occurrences + cls.COLUMN_SMOOTHING) ** -cls.COLUMN_POWER)
+        norm = table.mass[row] + cls.ROW_SMOOTHING
+        table.value.copy_(weight / norm * table.column[table.target.long()])
+        return table
+
+    def forward(self, item: Tensor, gap_class: Tensor, weight: Tensor) -> Tensor:
+        """Mixes rows: ``out[b] = sum_l weight[b, l] * T[gap_class[b, l], item[b, l]]``.
+
+        Args:
+            item: ``[B, L]`` int64.
+            gap_class: ``[B, L]`` int64 in ``0..G-1``.
+            weight: ``[B, L]`` float, 0 at padding.
+
+        Returns:
+            ``[B, N]`` float32.
+        """
+        rows, width = item.shape
+        if rows == 0 or width == 0:
+            return self.column.new_zeros(rows, self.num_items)
+        crow = torch.arange(0, rows * width + 1, width, device=item.device)
+        # Column indices of a CSR row need not be sorted, but its entries must not repeat; two
+        # equal (class, item) pairs of a repeating history are summed by the product all the same.
+        mixture = _csr(
+            crow,
+            (gap_class * self.num_items + item).flatten(),
+            weight.float().flatten(),
+            (rows, self.num_items * self.num_classes),
+        )
+        shape = (self.num_items * self.num_classes, self.num_items)
+        return (mixture @ _csr(self.ptr, self.target.long(), self.value, shape)).to_dense()
+
+
+def _csr(crow: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # torch says once per process that CSR tensors are in beta
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(crow, col, value, size=size, check_invariants=False)

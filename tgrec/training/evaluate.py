@@ -1,0 +1,141 @@
+"""The ranking code, once for all models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tgrec.data import Split, Targets
+from tgrec.loader import SeedLoader, Track
+from tgrec.metrics import candidate_ranks, group_summaries, sampled_negatives, summarize, target_ranks
+from tgrec.models.base import RecModel
+from tgrec.models.popularity import item_counts
+from tgrec.sampler import EventIndex, past_items
+
+# Candidate sets ranked beside the full catalogue: (drawn how, how many).
+SAMPLED: Mapping[str, tuple[str, int]] = {
+    "uniform-100": ("uniform", 100),
+    "popularity-100": ("popularity", 100),
+    "uniform-28": ("uniform", 28),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The ranks of all targets, from which every table can be derived again.
+
+    Args:
+        ranks: Candidate set -> ``[n]`` int64 rank of the target, 1 is best, ties count against it.
+        history_length: ``[n]`` int64 number of events before each target.
+        targets: What was asked.
+        groups: Name -> ``[n]`` bool, further groups to report (cold users, cold items).
+    """
+
+    ranks: dict[str, Tensor]
+    history_length: Tensor
+    targets: Targets
+    groups: dict[str, Tensor] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Candidate set -> metric -> mean over users."""
+        return {name: summarize(ranks) for name, ranks in self.ranks.items()}
+
+    def group_metrics(self) -> dict[str, dict[str, float]]:
+        """Full-ranking metrics by length of history and by the named groups, with ``users``."""
+        out = group_summaries(self.ranks["full"], self.history_length)
+        for name, mask in self.groups.items():
+            if mask.any():
+                out[name] = {"users": float(mask.sum()), **summarize(self.ranks["full"][mask])}
+        return out
+
+
+@torch.no_grad()
+def evaluate(
+    model: RecModel,
+    split: Split,
+    targets: Targets,
+    *,
+    track: Track = "T1",
+    remove_seen: bool = True,
+    sampled: bool = True,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    index: EventIndex | None = None,
+) -> Evaluation:
+    """Ranks the target of every row among all items, and among sampled candidates.
+
+    ``rank = 1 + #{other items with score >= the target's}``; items of the user's past do not count
+    (if ``remove_seen``), the target always does. Only one batch of scores is ever held: the
+    users x items matrix is not built.
+
+    Args:
+        model: Any recommender; it is put into evaluation mode and back.
+        split: Histories come from ``split.graph``, strictly before each cut; sampled candidates
+            are drawn by the popularity in ``split.train``.
+        targets: ``split.val`` or ``split.test``.
+        track: What the model may know about the time of the question.
+        remove_seen: Leave the items of the past out of the ranking.
+        sampled: Also rank among the candidate sets of :data:`SAMPLED`.
+        batch_size: Users per batch.
+        device: Where the model is.
+        index: An index over ``split.graph`` on that device, to save building it.
+
+    Raises:
+        ValueError: If a score is NaN or the model scores another number of items.
+    """
+    index = EventIndex(split.graph, device) if index is None else index
+    loader = SeedLoader(index, model.sampling, track)
+    asked = targets.to(device)
+    popularity = item_counts(split.train).to(device)
+    names = ["full", *SAMPLED] if sampled else ["full"]
+    ranks = {name: torch.zeros(len(targets), dtype=torch.int64) for name in names}
+    was_training = model.training
+    model.eval()
+    try:
+        for rows, batch in loader.eval_batches(asked, batch_size):
+            part = asked.select(rows)
+            scores = model.score(batch)
+            if scores.shape != (rows.numel(), split.graph.num_items):
+                raise ValueError(
+                    f"{type(model).__name__}.score returned {list(scores.shape)} for "
+                    f"{rows.numel()} users and {split.graph.num_items} items; was the model made "
+                    f"for another catalogue?"
+                )
+            seen = past_items(index, part.user, part.cut)
+            here = rows.cpu()
+            ranks["full"][here] = target_ranks(scores, part.item, seen if remove_seen else None).cpu()
+            for name in names[1:]:
+                negatives = _negatives(name, part, seen, popularity)
+                ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
+    finally:
+        model.train(was_training)
+    groups = _cold_groups(split, targets, popularity.cpu(), loader.lengths(asked).cpu(), ranks)
+    return Evaluation(ranks, loader.lengths(asked).cpu(), targets, groups)
+
+
+def _negatives(
+    name: str, part: Targets, seen: tuple[Tensor, Tensor], popularity: Tensor
+) -> Tensor:
+    """Candidates drawn outside the past and the target, the same for every model."""
+    kind, number = SAMPLED[name]
+    own = torch.arange(len(part), device=part.user.device)
+    outside = (torch.cat([seen[0], own]), torch.cat([seen[1], part.item]))
+    weight = popularity if kind == "popularity" else None
+    return sampled_negatives(part.user, popularity.numel(), number, outside, weight)
+
+
+def _cold_groups(
+    split: Split, targets: Targets, popularity: Tensor, length: Tensor, ranks: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Under a time split, what training has never seen is a miss, and is reported."""
+    if not split.cold_is_miss:
+        return {}
+    cold_item, cold_user = popularity[targets.item] == 0, length == 0
+    for name, values in ranks.items():
+        worst = split.graph.num_items if name == "full" else SAMPLED[name][1] + 1
+        values[cold_item | cold_user] = worst
+    return {"cold item": cold_item, "cold user": cold_user, "warm": ~(cold_item | cold_user)}
+
