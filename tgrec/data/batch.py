@@ -42,6 +42,10 @@ class History:
         """The same history on another device."""
         return _to(self, device)
 
+    def latest(self, length: int) -> History:
+        """The last ``length`` positions."""
+        return History(*(getattr(self, f.name)[:, -length:] for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class RecBatch:

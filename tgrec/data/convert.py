@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from tgrec.data.columns import first_rows, id_values, rating_values, require_column, time_values
+from tgrec.data.files import atomic_path
 from tgrec.data.temporal_graph import EdgeType, TemporalRecGraph
 from tgrec.data.text import encode_strings
 
@@ -219,17 +219,8 @@ def to_pandas(graph: TemporalRecGraph) -> pd.DataFrame:
 
 def to_csv(graph: TemporalRecGraph, path: str | os.PathLike[str]) -> None:
     """Writes :func:`to_pandas` as CSV; the file appears whole or not at all."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            to_pandas(graph).drop(columns="event_id").to_csv(file, index=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary:
+        to_pandas(graph).drop(columns="event_id").to_csv(temporary, index=False)
 
 
 def to_networkx(graph: TemporalRecGraph) -> nx.MultiDiGraph:

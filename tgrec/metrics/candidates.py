@@ -98,7 +98,7 @@ def _keys(user: Tensor, num_items: int, rate: Tensor | None, seed: int) -> Tenso
     draw = uniform(seed, user.unsqueeze(1), item)
     if rate is None:
         return draw  # increasing in -log(1 - u): the same order without the logarithm
-    keys = -torch.log1p(-draw) / rate.clamp(min=_SMALLEST)
+    keys = -torch.log1p(-draw) / rate
     # 1e300 * (1 + u) has the resolution of 1 + u, where 1e300 + u would lose u.
     return torch.where(rate > 0, keys, _UNWEIGHTED * (1.0 + draw))
 
@@ -114,5 +114,6 @@ def _relative(weight: Tensor, num_items: int, device: torch.device) -> Tensor:
     if bool(bad.any()):
         item = int(bad.nonzero()[0])
         raise ValueError(f"weight[{item}] is {float(rate[item])}; weights are finite and >= 0")
-    top = rate.max()
-    return rate / top if float(top) > 0 else rate
+    # A quotient may underflow to 0, but a positive weight must stay one.
+    scaled = (rate / rate.max()).clamp(min=_SMALLEST)
+    return torch.where(rate > 0, scaled, 0.0)

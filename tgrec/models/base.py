@@ -72,6 +72,10 @@ class RecModel(nn.Module):
         sums, counts = self.loss_terms(batch)
         return (sums / counts.clamp(min=1)).sum()
 
+    def monitor(self) -> dict[str, float]:
+        """Values worth following over training, by name; they go into ``history.jsonl``."""
+        return {}
+
     def num_parameters(self) -> int:
         """Number of learned values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from tgrec.data import RecBatch, Sampling, TemporalRecGraph
+from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
 from tgrec.data.transitions import add_transitions, transition_types
 from tgrec.models.base import RecModel
 from tgrec.models.popularity import item_counts
@@ -54,7 +54,8 @@ class SkipMarkov(RecModel):
             age_decay=age_decay,
         )
         self.sampling = Sampling(max_len=last)
-        self.max_lag, self.lag_decay, self.age_decay = max_lag, lag_decay, age_decay
+        self.max_lag, self.lag_decay = max_lag, lag_decay
+        self.last, self.age_decay = last, age_decay
         self.untyped = TransitionTable(num_items, 1, num_edges[0])
 
     @classmethod
@@ -67,11 +68,31 @@ class SkipMarkov(RecModel):
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the weighted sum of the rows of the latest items."""
-        history = batch.history
-        assert history is not None
-        return self.untyped(
-            history.item, torch.zeros_like(history.item), age_weights(history.mask, self.age_decay)
-        )
+        return self._rows(batch, self.untyped, typed=False, leave_out=False)
+
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """:meth:`score` of a training batch as if its targets had not been counted.
+
+        The transitions into a training target are among the counts, so a model that trains on
+        top of them would learn to trust them too much: they are taken out exactly, per seed.
+        """
+        return self._rows(batch, self.untyped, typed=False, leave_out=True)
+
+    def _rows(self, batch: RecBatch, table: TransitionTable, typed: bool, leave_out: bool) -> Tensor:
+        assert batch.history is not None
+        history = batch.history.latest(self.last)
+        now = history.time[:, -1:] if batch.query_time is None else batch.query_time[:, -1:]
+        classes = gap_classes(history, now) if typed else torch.zeros_like(history.item)
+        from_end = torch.arange(history.mask.size(1) - 1, -1, -1, device=now.device)
+        weight = self.age_decay**from_end * history.mask
+        if not leave_out:
+            return table(history.item, classes, weight)
+        assert batch.item is not None
+        own = self.lag_decay**from_end * (from_end < self.max_lag) * history.mask
+        if typed:
+            assert batch.item_time is not None
+            own = own * (classes == gap_classes(history, batch.item_time.unsqueeze(1)))
+        return table.leaving_out(history.item, classes, weight, batch.item, own)
 
 
 class GapMarkov(SkipMarkov):
@@ -113,13 +134,17 @@ class GapMarkov(SkipMarkov):
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the mixture of both tables."""
-        history = batch.history
-        assert history is not None
-        weight = age_weights(history.mask, self.age_decay)
-        typed = self.typed(history.item, gap_classes(batch), weight)
+        return self._mix(batch, leave_out=False)
+
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """See :meth:`SkipMarkov.score_left_out`."""
+        return self._mix(batch, leave_out=True)
+
+    def _mix(self, batch: RecBatch, leave_out: bool) -> Tensor:
         default = 0.3 if batch.query_time is None else 0.7
         m = default if self.typed_weight is None else self.typed_weight
-        return m * typed + (1 - m) * super().score(batch)
+        typed = self._rows(batch, self.typed, True, leave_out)
+        return m * typed + (1 - m) * self._rows(batch, self.untyped, False, leave_out)
 
 
 def count_transitions(
@@ -136,17 +161,7 @@ def count_transitions(
     return TransitionTable.fill(edges, item_counts(graph), mass)
 
 
-def age_weights(mask: Tensor, decay: float) -> Tensor:
-    """``[B, L]``: ``decay ** k`` for the k-th latest event, 0 at padding."""
-    age = torch.arange(mask.size(1) - 1, -1, -1, device=mask.device)
-    return decay**age * mask
-
-
-def gap_classes(batch: RecBatch) -> Tensor:
-    """``[B, L]`` class of the time from each past event to the question."""
-    history = batch.history
-    assert history is not None
-    now = history.time[:, -1:] if batch.query_time is None else batch.query_time[:, -1:]
+def gap_classes(history: History, now: Tensor) -> Tensor:
+    """``[B, L]`` class of the time from each past event to ``now`` ``[B, 1]`` (Unix s)."""
     bounds = torch.tensor(GAPS, device=now.device)
-    gap = (now - history.time).clamp(min=0)
-    return torch.searchsorted(bounds, gap, right=True) - 1
+    return torch.searchsorted(bounds, (now - history.time).clamp(min=0), right=True) - 1

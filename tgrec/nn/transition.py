@@ -98,7 +98,26 @@ class TransitionTable(nn.Module):
             (rows, self.num_items * self.num_classes),
         )
         shape = (self.num_items * self.num_classes, self.num_items)
-        return (mixture @ _csr(self.ptr, self.target.long(), self.value, shape)).to_dense()
+        with torch.autocast(item.device.type, enabled=False):  # sparse products are float32
+            return (mixture @ _csr(self.ptr, self.target.long(), self.value, shape)).to_dense()
+
+    def leaving_out(
+        self, item: Tensor, gap_class: Tensor, weight: Tensor, target: Tensor, own: Tensor
+    ) -> Tensor:
+        """:meth:`forward` as if some counts had not been made.
+
+        Args:
+            item, gap_class, weight: As in :meth:`forward`.
+            target: ``[B]`` the item that was counted as following.
+            own: ``[B, L]`` what it added to the count from ``item[b, l]`` to ``target[b]`` in the
+                class ``gap_class[b, l]``; 0 where it added nothing.
+        """
+        norm = self.mass[gap_class * self.num_items + item] + self.ROW_SMOOTHING
+        weight = weight * norm / (norm - own)  # the row without them has a smaller sum
+        out = self.forward(item, gap_class, weight)
+        excess = (weight * own / norm).sum(1) * self.column[target]
+        left = out.gather(1, target.unsqueeze(1)).squeeze(1) - excess
+        return out.scatter(1, target.unsqueeze(1), left.clamp(min=0).unsqueeze(1))
 
 
 def _csr(crow: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,27 @@
+"""Reads MovieLens-1M, prints its statistics and compares them with stats.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tgrec.datasets import describe, movielens_1m
+
+GOLDEN = Path(__file__).parent / "stats.json"
+
+
+def measure() -> dict[str, dict[str, object]]:
+    """The statistics of every variant of the card."""
+    return {
+        "full": describe(movielens_1m()),
+        "rated_only": describe(movielens_1m(rated_only=True)),
+        "seed": describe(movielens_1m(variant="seed")),
+    }
+
+
+if __name__ == "__main__":
+    measured = measure()
+    print(json.dumps(measured, indent=2))
+    if measured != json.loads(GOLDEN.read_text()):
+        sys.exit(f"these are not the statistics in {GOLDEN}")

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tgrec.metrics import summarize
+from tgrec.training.record import RunRecord, append_record
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "make_tables.py"
+BLOCK = "<!-- results:begin -->\nold\n<!-- results:end -->"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_tables", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "README.md").write_text(f"# Head\n\n{BLOCK}\n\ntail\n")
+    (tmp_path / "benchmarks" / "README.md").write_text(f"{BLOCK}\n")
+    return tmp_path
+
+
+def make_record(ndcg: float = 0.2, **changes: Any) -> RunRecord:
+    fields: dict[str, Any] = {
+        "command": "python benchmarks/ml1m.py",
+        "commit": "abcdef0123456789",
+        "dirty": False,
+        "date": "2026-01-02T03:04:05Z",
+        "versions": {"python": "3.11.9"},
+        "hardware": {"cpu": "a processor"},
+        "protocol": "ml1m-loo",
+        "track": "T1",
+        "data": "MovieLens-1M",
+        "checksum": "md5:a89a",
+        "model": "sasrec",
+        "settings": {"d_model": 64},
+        "parameters": 300_000,
+        "seed": 0,
+        "epochs": 12,
+        "seconds": 30.0,
+        "seconds_per_epoch": 2.5,
+        "metrics": {
+            "full": {"HR@10": 0.35, "NDCG@10": ndcg},
+            "uniform-28": summarize(torch.tensor([1, 2, 3])),
+        },
+    }
+    return RunRecord(**{**fields, **changes})
+
+
+def add(root: Path, *records: RunRecord, file: str = "ml1m.jsonl") -> None:
+    for record in records:
+        append_record(root / "benchmarks" / "results" / file, record)
+
+
+def rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line][1:]
+
+
+def test_mean_and_deviation_over_seeds(script: ModuleType) -> None:
+    records = [make_record(0.18 + 0.01 * seed, seed=seed) for seed in range(3)]
+    text = script.board_table(records, detail=False)
+    assert len(rows(text)) == 1
+    assert "| sasrec | 300,000 | n=3 | 0.1900 +- 0.0100 | 0.3500 +- 0.0000 |" in text
+    assert "**`ml1m-loo`, track T1, MovieLens-1M** (`md5:a89a`)" in text
+    assert "uniform-28 (seed scale)" in text
+
+
+def test_a_single_run_is_labelled_and_has_no_deviation(script: ModuleType) -> None:
+    text = script.board_table([make_record()], detail=False)
+    assert "| n=1 | 0.2000 | 0.3500 |" in text
+    assert "n=1 is a single run" in text
+
+
+def test_a_seed_run_again_replaces_the_older_record(script: ModuleType) -> None:
+    newer = make_record(0.21, date="2026-02-01T00:00:00Z")
+    older = make_record(0.19)
+    assert "| n=1 | 0.2100 |" in script.board_table([newer, older], detail=False)
+
+
+def test_other_settings_and_variants_are_other_rows_best_first(script: ModuleType) -> None:
+    records = [
+        make_record(0.19, settings={"d_model": 64, "seed": 0, "device": "cpu"}),
+        make_record(0.19, settings={"d_model": 64, "seed": 1, "device": "cuda"}, seed=1),
+        make_record(0.21, settings={"d_model": 128}),
+        make_record(0.16, model="markov", settings={}),
+        make_record(0.17, model="markov", settings={}, variant="refit"),
+    ]
+    found = rows(script.board_table(records, detail=False))
+    assert [row.split(" | ")[0] for row in found] == [
+        "| sasrec, d_model=128",
+        "| sasrec, d_model=64",
+        "| markov (refit)",
+        "| markov",
+    ]
+    assert "n=2" in found[1]
+
+
+def test_tracks_and_boards_have_tables_of_their_own(script: ModuleType) -> None:
+    records = [
+        make_record(protocol="another"),
+        make_record(protocol="ml1m-sasrec"),
+        make_record(track="T2"),
+        make_record(),
+    ]
+    titles = [line for line in script.page(records, True).splitlines() if line.startswith("**")]
+    assert [title.split(", M")[0] for title in titles] == [
+        "**`ml1m-loo`, track T1",
+        "**`ml1m-loo`, track T2",
+        "**`ml1m-sasrec`, track T1",
+        "**`another`, track T1",
+    ]
+
+
+def test_the_detailed_table_names_commit_and_command(script: ModuleType) -> None:
+    text = script.board_table([make_record(), make_record(seed=1, dirty=True)], detail=True)
+    assert "| 12 | 2.5 | abcdef0, abcdef0+ |" in text
+    assert "- sasrec: `python benchmarks/ml1m.py`" in text
+
+
+def test_both_readmes_are_rewritten_and_then_pass_the_check(
+    script: ModuleType, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(root, make_record(), make_record(protocol="weekly", data="Simulated"))
+    with pytest.raises(SystemExit, match=r"stale tables: README.md, benchmarks.README.md; run"):
+        script.main(check=True, root=root)
+    assert "old" in (root / "README.md").read_text()  # --check writes nothing
+    script.main(root=root)
+    script.main(check=True, root=root)
+    assert "2 records; tables are up to date" in capsys.readouterr().out
+    readme = (root / "README.md").read_text()
+    assert readme.startswith("# Head\n\n<!-- results:begin -->\n**`ml1m-loo`")
+    assert readme.endswith("<!-- results:end -->\n\ntail\n")
+    assert "weekly" not in readme
+    assert "`weekly`, track T1, Simulated" in (root / "benchmarks" / "README.md").read_text()
+
+
+def test_a_new_record_makes_the_tables_stale(script: ModuleType, root: Path) -> None:
+    add(root, make_record())
+    script.main(root=root)
+    add(root, make_record(0.22, seed=1))
+    with pytest.raises(SystemExit, match="stale tables"):
+        script.main(check=True, root=root)
+
+
+def test_a_figure_changed_by_hand_is_found(script: ModuleType, root: Path) -> None:
+    add(root, make_record())
+    script.main(root=root)
+    page = root / "README.md"
+    page.write_text(page.read_text().replace("0.2000", "0.2100"))
+    with pytest.raises(SystemExit, match="stale tables: README.md;"):
+        script.main(check=True, root=root)
+
+
+def test_without_records_the_tables_say_so(script: ModuleType, root: Path) -> None:
+    script.main(root=root)
+    assert "No results are recorded yet." in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["none", BLOCK + BLOCK, BLOCK[::-1]])
+def test_missing_or_repeated_markers_are_an_error(script: ModuleType, text: str) -> None:
+    with pytest.raises(ValueError, match="README.md must hold <!-- results:begin -->"):
+        script.replace_block(text, "new", "README.md")

@@ -1,0 +1,188 @@
+"""The chunked linear cross-entropy against autograd in double precision."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+
+CHUNKS = (1, 7, 64, 1000)
+
+
+def _problem(
+    rows: int = 150, items: int = 203, channels: int = 16, spread: float = 1.0
+) -> list[Tensor]:
+    g = torch.Generator().manual_seed(5)
+    hidden = torch.randn(rows, channels, generator=g, dtype=torch.float64) * spread
+    weight = torch.randn(items, channels, generator=g, dtype=torch.float64) * 0.5
+    bias = torch.randn(items, generator=g, dtype=torch.float64)
+    target = torch.randint(items, (rows,), generator=g)
+    return [hidden, weight, bias, target]
+
+
+def _gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor]:
+    return [g.double() for g in torch.autograd.grad(loss * 0.37, leaves)]
+
+
+def _reference(
+    hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    leaves = [t.double().clone().requires_grad_() for t in (hidden, weight, bias)]
+    loss = F.cross_entropy(leaves[0] @ leaves[1].t() + leaves[2], target, reduction="sum")
+    return loss.detach(), _gradients(loss, *leaves)
+
+
+def _ours(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    dtype: torch.dtype,
+    chunk: int | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    leaves = [t.float().clone().requires_grad_() for t in (hidden, weight, bias)]
+    loss = linear_cross_entropy(leaves[0], leaves[1], target, leaves[2], chunk=chunk, dtype=dtype)
+    return loss.detach(), _gradients(loss, *leaves)
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("spread", [1.0, 40.0], ids=["plain", "shifted"])  # 40: past the safe bound
+def test_float32_matches_double_autograd(chunk: int, spread: float) -> None:
+    problem = _problem(spread=spread)
+    loss, grads = _ours(*problem, dtype=torch.float32, chunk=chunk)
+    want, want_grads = _reference(*problem)
+    assert float(loss) == pytest.approx(float(want), rel=2e-6)
+    for got, expected in zip(grads, want_grads, strict=True):
+        assert _relative(got, expected) < 1e-5
+
+
+def test_double_passes_gradcheck() -> None:
+    hidden, weight, bias, target = _problem(rows=5, items=7, channels=3)
+    leaves = [t.requires_grad_() for t in (hidden, weight, bias)]
+    temperature = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+
+    def loss(h: Tensor, w: Tensor, b: Tensor, s: Tensor) -> Tensor:
+        return linear_cross_entropy(h, w, target, b, scale=s, chunk=2, dtype=torch.float64)
+
+    assert torch.autograd.gradcheck(loss, (*leaves, temperature))
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_bfloat16_is_close(chunk: int) -> None:
+    problem = _problem()
+    loss, grads = _ours(*problem, dtype=torch.bfloat16, chunk=chunk)
+    want, want_grads = _reference(*problem)
+    assert float(loss) == pytest.approx(float(want), rel=1e-3)
+    for got, expected in zip(grads, want_grads, strict=True):
+        assert _relative(got, expected) < 1e-2
+
+
+def test_bfloat16_loss_of_a_sure_row_is_exact_and_not_negative() -> None:
+    # The logit 20.06 is 20.0 in bfloat16: a loss from rounded logits alone would be off by 0.06.
+    hidden, weight = torch.tensor([[20.06]]), torch.tensor([[1.0], [0.0], [0.5]])
+    loss = linear_cross_entropy(hidden, weight, torch.tensor([0]), dtype=torch.bfloat16)
+    assert 0.0 <= float(loss) < 1e-4
+    assert float(loss) == pytest.approx(math.log1p(math.exp(-20.06) + math.exp(-10.03)), rel=0.05)
+
+
+def test_bfloat16_gradient_of_a_sure_row_keeps_its_relative_precision() -> None:
+    # 1 - p = 3.4e-4 is lost if p is rounded to bfloat16 before the subtraction.
+    hidden = torch.tensor([[8.0]], requires_grad=True)
+    weight = torch.tensor([[1.0], [0.0]])
+    linear_cross_entropy(hidden, weight, torch.tensor([0]), dtype=torch.bfloat16).backward()
+    assert hidden.grad is not None
+    assert float(hidden.grad) == pytest.approx(-1.0 / (1.0 + math.exp(8.0)), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_agree(dtype: torch.dtype) -> None:
+    problem = _problem()
+    loss, grads = _ours(*problem, dtype=dtype)
+    for chunk in CHUNKS:
+        other, others = _ours(*problem, dtype=dtype, chunk=chunk)
+        assert float(other) == pytest.approx(float(loss), rel=1e-6)
+        for a, b in zip(others, grads, strict=True):
+            assert _relative(a, b) < (1e-6 if dtype == torch.float32 else 5e-3)
+
+
+def test_huge_logits_stay_finite() -> None:
+    hidden = torch.tensor([[1e4], [-1e4]], requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0]], requires_grad=True)
+    loss = linear_cross_entropy(hidden, weight, torch.tensor([1, 1]), dtype=torch.float32)
+    assert float(loss.detach()) == pytest.approx(2e4)
+    loss.backward()
+    assert hidden.grad is not None
+    assert hidden.grad.tolist() == [[2.0], [0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_rows_give_zero_and_zero_gradients(dtype: torch.dtype) -> None:
+    hidden = torch.zeros(0, 4, requires_grad=True)
+    weight = torch.randn(6, 4).requires_grad_()
+    loss = linear_cross_entropy(hidden, weight, torch.zeros(0, dtype=torch.int64), dtype=dtype)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.zeros(6, 4))
+    assert hidden.grad is not None
+    assert hidden.grad.shape == (0, 4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["hidden", "weight", "bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_not_finite_is_never_hidden(bad: float, where: str, dtype: torch.dtype) -> None:
+    hidden, weight, bias, target = _problem(rows=20)
+    if where == "bias":
+        bias[3] = bad
+    else:
+        {"hidden": hidden, "weight": weight}[where][3, 2] = bad
+    loss, _ = _ours(hidden, weight, bias, target, dtype=dtype, chunk=8)
+    assert math.isnan(float(loss))
+
+
+def test_gradients_come_back_in_the_dtype_of_the_inputs_also_under_autocast() -> None:
+    hidden, weight, bias, target = _problem()
+    half, full = hidden.bfloat16().requires_grad_(), weight.float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_cross_entropy(half, full, target, dtype=torch.float32)
+    d_half, d_full = torch.autograd.grad(loss, (half, full))
+    assert (loss.dtype, d_half.dtype, d_full.dtype) == (
+        torch.float32,
+        torch.bfloat16,
+        torch.float32,
+    )
+    want, _ = _reference(half.detach(), full.detach(), torch.zeros_like(bias), target)
+    assert float(loss.detach()) == pytest.approx(float(want), rel=2e-6)  # autocast did not round it
+
+
+def test_without_grad_nothing_is_saved() -> None:
+    hidden, weight, _, target = _problem()
+    with torch.no_grad():
+        loss = linear_cross_entropy(hidden.requires_grad_(), weight, target)
+    assert not loss.requires_grad
+
+
+def test_bad_arguments_are_named() -> None:
+    h, w, y = torch.zeros(3, 4), torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"target must lie in \[0, 5\), got values in \[-100, 0\]"):
+        linear_cross_entropy(h, w, torch.tensor([0, 0, -100]))
+    with pytest.raises(TypeError, match="int64"):
+        linear_cross_entropy(h, w, y.int())
+    with pytest.raises(ValueError, match="same D"):
+        linear_cross_entropy(h, torch.zeros(5, 3), y)
+    with pytest.raises(ValueError, match="bias"):
+        linear_cross_entropy(h, w, y, torch.zeros(4))
+    with pytest.raises(ValueError, match="chunk"):
+        linear_cross_entropy(h, w, y, chunk=0)
+    with pytest.raises(ValueError, match="dtype"):
+        linear_cross_entropy(h, w, y, dtype=torch.float16)

@@ -1,0 +1,171 @@
+"""BERT4Rec: fill in what is masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgrec.data import History, RecBatch, Sampling
+from tgrec.data.random import uniform
+from tgrec.models.base import RecModel
+from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+from tgrec.nn.transformer import Positions, SequenceEncoder
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """A sequence with holes.
+
+    Args:
+        item: ``[B, S]`` what the model reads, ``num_items`` being the mask token.
+        mask: ``[B, S]`` bool, True at real positions.
+        hole: ``[B, S]`` bool, True where the item is to be predicted.
+        target: ``[B, S]`` the items before masking.
+    """
+
+    item: Tensor
+    mask: Tensor
+    hole: Tensor
+    target: Tensor
+
+
+def make_cloze(batch: RecBatch, num_items: int, mask_prob: float, last_prob: float) -> Cloze:
+    """Masks the training sequence (history and target) as BERT4Rec does.
+
+    The last position is always a hole, since that is the question at inference. In a share
+    ``last_prob`` of the sequences it is the only one; in the others every position is a hole with
+    probability ``mask_prob``, shown as the mask token (80 %), a random item (10 %) or itself
+    (10 %). Draws are keyed by the seed and the distance from the end, so neither padding nor
+    batches change them.
+    """
+    history, item, key = batch.history, batch.item, batch.key
+    assert history is not None
+    assert item is not None
+    if key is None:
+        raise ValueError("a training batch needs 'key' for its random draws; use a SeedLoader")
+    target = torch.cat([history.item, item.unsqueeze(1)], dim=1)
+    mask = torch.cat([history.mask, torch.ones_like(history.mask[:, :1])], dim=1)
+    length = target.size(1)
+    from_end = torch.arange(length - 1, -1, -1, device=target.device)
+    key = key.unsqueeze(1)
+    cloze_row = uniform(key, 0) >= last_prob
+    hole = mask & cloze_row & (uniform(key, 1, from_end) < mask_prob)
+    show = uniform(key, 2, from_end)
+    noise = (uniform(key, 3, from_end) * num_items).long().clamp(max=num_items - 1)
+    shown = torch.where(show < 0.8, num_items, torch.where(show < 0.9, noise, target))
+    last = from_end == 0
+    hole = hole | last
+    shown = torch.where(last, num_items, shown)
+    return Cloze(torch.where(hole, shown, target), mask, hole, target)
+
+
+def append_mask(history: History, num_items: int) -> tuple[Tensor, Tensor]:
+    """The question at inference: the history and one mask token; items and mask ``[B, L + 1]``."""
+    item = F.pad(history.item, (0, 1), value=num_items)
+    return item, F.pad(history.mask, (0, 1), value=True)
+
+
+class BERT4Rec(RecModel):
+    r"""Bidirectional encoder for sequential recommendation (Sun et al., CIKM 2019, arXiv 1904.06690).
+
+    A Transformer that sees both sides predicts masked items; at inference one mask token stands
+    after the history.
+
+    .. math:: z_j = \mathrm{LN}(\mathrm{GELU}(W h_j + b))\, E^\top
+
+    Differs from the paper: pre-norm blocks, no output bias, no dropout on attention weights, and
+    the sequences whose only hole is the last one are drawn (``last_prob``) instead of added.
+
+    Args:
+        num_items: N.
+        d_model: D.
+        n_heads: Attention heads.
+        n_blocks: Blocks.
+        d_ff: Width of the feed-forward layers.
+        max_len: L, how many of the latest events are read (the mask token comes on top).
+        dropout: In [0, 1).
+        mask_prob: Share of positions masked.
+        last_prob: Share of training sequences in which only the last position is masked.
+        positions: ``learned`` or ``sinusoidal``.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        d_model: int = 64,
+        n_heads: int = 2,
+        n_blocks: int = 2,
+        d_ff: int = 256,
+        max_len: int = 200,
+        dropout: float = 0.2,
+        mask_prob: float = 0.2,
+        last_prob: float = 0.1,
+        positions: Positions = "learned",
+    ) -> None:
+        super().__init__(
+            num_items,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_blocks=n_blocks,
+            d_ff=d_ff,
+            max_len=max_len,
+            dropout=dropout,
+            mask_prob=mask_prob,
+            last_prob=last_prob,
+            positions=positions,
+        )
+        for name, share in (("mask_prob", mask_prob), ("last_prob", last_prob)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"'{name}' needs to be in [0, 1] (got {share})")
+        self.sampling = Sampling(max_len=max_len)
+        self.mask_prob, self.last_prob = mask_prob, last_prob
+        # Row num_items is the mask token.
+        self.item = nn.Parameter(torch.empty(num_items + 1, d_model).normal_(std=d_model**-0.5))
+        self.branch = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
+
+    def encode_user(self, batch: RecBatch) -> Tensor:
+        """``[B, D]`` the prediction at a mask token after the history."""
+        assert batch.history is not None
+        item, mask = append_mask(batch.history, self.num_items)
+        return self.branch(F.embedding(item, self.item), mask)[:, -1]
+
+    def encode_item(self) -> Tensor:
+        """``[N, D]``, the table that the inputs are read from, without the mask token."""
+        return self.item[: self.num_items]
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy at the holes."""
+        cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
+        hidden = self.branch(F.embedding(cloze.item, self.item), cloze.mask, cloze.hole)
+        total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
+        return total.view(1), torch.full((1,), float(hidden.size(0)), device=hidden.device)
+
+
+class BERTBranch(nn.Module):
+    """The bidirectional encoder with the projection of BERT's output head."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_blocks: int,
+        d_ff: int,
+        max_len: int,
+        dropout: float,
+        positions: Positions,
+    ) -> None:
+        super().__init__()
+        self.encoder = SequenceEncoder(
+            d_model, n_heads, n_blocks, d_ff, max_len + 1, dropout, causal=False, positions=positions
+        )
+        self.project = nn.Linear(d_model, d_model)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
+        """``[B, S, D]``, or ``[R, D]`` at the True positions of ``rows`` ``[B, S]``."""
+        hidden = self.encoder(x, mask)
+        hidden = hidden if rows is None else hidden[rows]
+        return self.norm(F.gelu(self.project(hidden)))

@@ -1,0 +1,113 @@
+"""Models on disk: weights as safetensors, everything else as JSON. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tgrec import __version__
+from tgrec.data.files import atomic_path, write_text
+from tgrec.models.base import RecModel
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_model(model: RecModel, folder: str | os.PathLike[str], **about: Any) -> None:
+    """Writes ``config.json`` and ``model.safetensors`` into ``folder``, each atomically.
+
+    Args:
+        model: Any recommender.
+        folder: Made if missing.
+        about: Further JSON values to keep, for example the catalogue's checksum.
+    """
+    folder = Path(folder)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    config = {"class": type(model).__name__, "config": model.config, "tgrec": __version__, **about}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What :func:`save_model` wrote beside the weights."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no model in {str(folder)!r}: {CONFIG} is missing; a run folder keeps its "
+            f"model in the sub-folder 'model'"
+        )
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config["class"], config["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a model's configuration: {error!r}") from error
+    return config
+
+
+def load_model(
+    folder: str | os.PathLike[str],
+    models: Mapping[str, type[RecModel]],
+    num_items: int | None = None,
+    catalogue: str | None = None,
+) -> RecModel:
+    """Rebuilds a saved model.
+
+    Args:
+        folder: Written by :func:`save_model`.
+        models: Classes it may be of; found by class name.
+        num_items: If given, the catalogue that the model is wanted for.
+        catalogue: If given, the checksum of that catalogue; compared with the saved one.
+
+    Raises:
+        FileNotFoundError: If there is no model.
+        ValueError: If the files are damaged, or the model is of another class or catalogue.
+    """
+    folder, saved = Path(folder), read_config(folder)
+    classes = {cls.__name__: cls for cls in models.values()}
+    if saved["class"] not in classes:
+        raise ValueError(
+            f"{folder}: holds a {saved['class']!r}, not one of {sorted(classes)}; for a model of "
+            f"your own pass --model FILE.py:CLASS"
+        )
+    wanted = num_items if num_items is not None else saved["config"]["num_items"]
+    if saved["config"]["num_items"] != wanted:
+        raise ValueError(
+            f"{folder}: the model is for {saved['config']['num_items']} items, the data have "
+            f"{wanted}; its weights belong to another catalogue"
+        )
+    if catalogue is not None and saved.get("catalogue") not in (None, catalogue):
+        raise ValueError(
+            f"{folder}: the model was trained on the catalogue {saved['catalogue']}, the data are "
+            f"{catalogue}; item numbers would mean other items"
+        )
+    model = classes[saved["class"]](**saved["config"])
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes: {error}"
+        ) from error
+    return model.eval()
+
+
+def parameters_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The learned values, copied to the CPU."""
+    return {k: v.detach().cpu().clone() for k, v in model.named_parameters()}
+
+
+def load_parameters(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Puts back what :func:`parameters_copy` took."""
+    own = dict(model.named_parameters())
+    if own.keys() != values.keys():
+        raise ValueError(f"parameters differ: {sorted(own.keys() ^ values.keys())}")
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(value)

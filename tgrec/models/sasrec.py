@@ -1,0 +1,98 @@
+"""SASRec with the full cross-entropy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tgrec.data import History, RecBatch, Sampling
+from tgrec.models.base import RecModel
+from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+from tgrec.nn.transformer import Positions, SequenceEncoder
+
+
+class SASRec(RecModel):
+    r"""Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018, arXiv 1808.09781).
+
+    A causal Transformer over the user's last events; position j predicts event j + 1:
+
+    .. math:: z_j = h_j E^\top, \qquad \mathcal{L} = -\sum_j \log \mathrm{softmax}(z_j)_{i_{j+1}}
+
+    Differs from the paper: cross-entropy over the whole catalogue instead of one sampled negative
+    (Klenitskiy and Vasilev, RecSys 2023, arXiv 2309.07602), pre-norm blocks, GELU, and no dropout
+    on attention weights.
+
+    Args:
+        num_items: N.
+        d_model: D.
+        n_heads: Attention heads.
+        n_blocks: Blocks.
+        d_ff: Width of the feed-forward layers.
+        max_len: L, how many of the latest events are read.
+        dropout: In [0, 1).
+        positions: ``learned`` or ``sinusoidal``.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        d_model: int = 64,
+        n_heads: int = 2,
+        n_blocks: int = 2,
+        d_ff: int = 256,
+        max_len: int = 200,
+        dropout: float = 0.2,
+        positions: Positions = "learned",
+    ) -> None:
+        super().__init__(
+            num_items,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_blocks=n_blocks,
+            d_ff=d_ff,
+            max_len=max_len,
+            dropout=dropout,
+            positions=positions,
+        )
+        self.sampling = Sampling(max_len=max_len)
+        self.item = nn.Parameter(torch.empty(num_items, d_model).normal_(std=d_model**-0.5))
+        self.encoder = SequenceEncoder(
+            d_model, n_heads, n_blocks, d_ff, max_len, dropout, causal=True, positions=positions
+        )
+
+    def hidden(self, history: History) -> Tensor:
+        """``[B, L, D]``: position j holds what is looked for after event j."""
+        return self.encoder(nn.functional.embedding(history.item, self.item), history.mask)
+
+    def encode_user(self, batch: RecBatch) -> Tensor:
+        """``[B, D]`` the last position."""
+        assert batch.history is not None
+        return self.hidden(batch.history)[:, -1]
+
+    def encode_item(self) -> Tensor:
+        """``[N, D]``, the table that the inputs are read from."""
+        return self.item
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy at every real position."""
+        history, item = batch.history, batch.item
+        assert history is not None
+        assert item is not None
+        return next_item_loss(self.hidden(history), self.item, history, item)
+
+
+def next_item_loss(
+    hidden: Tensor, table: Tensor, history: History, item: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``(sum [1], count [1])`` of the cross-entropy of every position's next item.
+
+    Args:
+        hidden: ``[B, L, D]``.
+        table: ``[N, D]``.
+        history: ``[B, L]``.
+        item: ``[B]`` what follows the last position.
+    """
+    target = torch.cat([history.item[:, 1:], item.unsqueeze(1)], dim=1)
+    rows = history.mask.flatten().nonzero().view(-1)
+    total = linear_cross_entropy(hidden.flatten(0, 1)[rows], table, target.flatten()[rows])
+    return total.view(1), torch.full((1,), float(rows.numel()), device=item.device)

@@ -1,0 +1,358 @@
+"""TGT-BERT4Rec: a bidirectional masked branch and a temporal graph branch, joined by a gate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
+from tgrec.models.base import RecModel
+from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
+from tgrec.models.markov import GapMarkov, SkipMarkov
+from tgrec.models.sasrec import next_item_loss
+from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
+from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+from tgrec.nn.transformer import Positions, SequenceEncoder
+
+# Counted transition scores are read as log(1 + p / FLOOR): below it a count says nothing.
+FLOOR = 1e-3
+
+
+class TGTBERT4Rec(RecModel):
+    r"""Two readers of the same temporal edges over one item table E, and a scalar gate.
+
+    * **BERT branch** (Sun et al., CIKM 2019, arXiv 1904.06690): a bidirectional Transformer over
+      the items, trained on masked ones; ``h_bert`` stands at a mask token after the history.
+    * **TGT branch**: a causal Transformer over the user's edges whose attention reads their real
+      times, trained on every next edge; ``h_tgt`` stands at the newest edge. For head h
+
+      .. math:: A_{ij} = \mathrm{softmax}_j\!\left(q_i \cdot k_j / \sqrt{d_h}
+                + b_h[\mathrm{bucket}(\tau_i - t_j)]\right)
+
+      with :math:`t_j` the time of edge j and :math:`\tau_i` that of edge i (T1) or of the
+      question after it (T2), in half-octave buckets. Time-aware attention over a user's edges is
+      the idea of TGT (Xia et al., ICDE 2022, akaxlh/TGT); its form here is the relative time bias
+      of HSTU (Zhai et al., ICML 2024, arXiv 2402.17152) under a softmax. TGT's behaviour types
+      and slot sub-users are not part of it.
+    * **Graph** (part of the TGT branch): item-item edges counted from training events and typed
+      by their time gap (:class:`GapMarkov`, ours) lead from the user's latest items to the next
+      ones; p is their mixture. During training the edges that lead into the very target are left
+      out of the counts.
+    * **Gate** (the seed's): :math:`\alpha`, fixed, or learned from exactly ``fusion_alpha``:
+
+      .. math:: h = \alpha\, h_{bert} + (1 - \alpha)\, h_{tgt}, \qquad
+                z = h E^\top + (1 - \alpha)\, w \log(1 + p / 10^{-3})
+
+    The loss is the sum of three cross-entropies over the whole catalogue: of z for the last event
+    of each sequence, of ``h_bert`` at all masked positions, of ``h_tgt`` at all positions.
+
+    Ablations: ``fusion_alpha=1`` is the BERT branch alone and ``0`` the TGT branch alone (the
+    other one is then not built), ``learnable_fusion=False`` fixes the gate, ``use_time=False``
+    takes time out of the attention and of the types of edges, ``use_graph=False`` leaves the
+    user's own edges only.
+
+    Args:
+        num_items: N.
+        d_model: D.
+        n_heads: Attention heads of each branch.
+        n_blocks: Blocks of each branch.
+        d_ff: Width of the feed-forward layers.
+        max_len: L, how many of the latest events are read.
+        dropout: In [0, 1).
+        fusion_alpha: Share of the BERT branch, in [0, 1].
+        learnable_fusion: Whether the gate is learned (only if ``0 < fusion_alpha < 1``).
+        mask_prob: Share of positions masked for the BERT branch.
+        last_prob: Share of sequences in which only the last position is masked.
+        positions: ``learned`` or ``sinusoidal``.
+        use_time: Whether the TGT branch reads times.
+        use_graph: Whether the TGT branch reads item-item edges (they come from
+            :meth:`from_graph`; a model made by hand has none).
+        num_edges: E of the two transition tables, filled by :meth:`from_graph`.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        d_model: int = 64,
+        n_heads: int = 2,
+        n_blocks: int = 2,
+        d_ff: int = 256,
+        max_len: int = 200,
+        dropout: float = 0.2,
+        fusion_alpha: float = 0.3,
+        learnable_fusion: bool = True,
+        mask_prob: float = 0.2,
+        last_prob: float = 0.1,
+        positions: Positions = "learned",
+        use_time: bool = True,
+        use_graph: bool = True,
+        num_edges: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(
+            num_items,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_blocks=n_blocks,
+            d_ff=d_ff,
+            max_len=max_len,
+            dropout=dropout,
+            fusion_alpha=fusion_alpha,
+            learnable_fusion=learnable_fusion,
+            mask_prob=mask_prob,
+            last_prob=last_prob,
+            positions=positions,
+            use_time=use_time,
+            use_graph=use_graph,
+            num_edges=num_edges,
+        )
+        if not 0 <= fusion_alpha <= 1:
+            raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {fusion_alpha})")
+        self.sampling = Sampling(max_len=max_len)
+        self.mask_prob, self.last_prob = mask_prob, last_prob
+        self.use_time, self.use_graph = use_time, use_graph
+        # Row num_items is the mask token; it exists only for the branch that reads it.
+        rows = num_items + (fusion_alpha > 0)
+        self.item = nn.Parameter(torch.empty(rows, d_model).normal_(std=d_model**-0.5))
+        self.bert: BERTBranch | None = None
+        self.tgt: SequenceEncoder | None = None
+        if fusion_alpha > 0:
+            self.bert = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
+        if fusion_alpha < 1:
+            self.tgt = SequenceEncoder(
+                d_model, n_heads, n_blocks, d_ff, max_len, dropout, causal=True,
+                positions=positions, pair_kinds=NUM_BUCKETS if use_time else 0,
+            )  # fmt: skip
+        gate = torch.tensor(float(fusion_alpha))
+        self.gate: Tensor
+        if learnable_fusion and 0 < fusion_alpha < 1:
+            self.gate = nn.Parameter(torch.logit(gate.double()).float())
+        else:
+            self.register_buffer("gate", gate)
+        self.graph: SkipMarkov | None = None
+        self.graph_weight: nn.Parameter | None = None
+        if num_edges is not None:
+            self._set_graph(_counts_class(use_time)(num_items, tuple(num_edges), **COUNTS))
+
+    @classmethod
+    def from_graph(cls, graph: TemporalRecGraph, **kwargs: Any) -> Self:
+        """Builds the model and counts the transitions of ``graph`` (training events only)."""
+        if not graph.has_time:
+            kwargs = {**kwargs, "use_time": False}
+        model = cls(graph.num_items, **kwargs)
+        if model.use_graph and model.tgt is not None:
+            model._set_graph(_counts_class(model.use_time).from_graph(graph, **COUNTS))
+        return model
+
+    def _set_graph(self, graph: SkipMarkov) -> None:
+        self.graph, self.graph_weight = graph, nn.Parameter(torch.ones(()))
+        self.config["num_edges"] = graph.config["num_edges"]
+
+    @property
+    def alpha(self) -> Tensor:
+        """The share of the BERT branch, a scalar."""
+        return torch.sigmoid(self.gate) if isinstance(self.gate, nn.Parameter) else self.gate
+
+    def monitor(self) -> dict[str, float]:
+        """The gate, and the weight of the graph."""
+        out = {"alpha": float(self.alpha.detach())}
+        return out if self.graph_weight is None else out | {"graph_weight": float(self.graph_weight.detach())}
+
+    # ---- the two branches ---------------------------------------------------------------------
+
+    def bert_hidden(self, item: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
+        """``[B, S, D]`` (or ``[R, D]`` at ``rows``) for items with mask tokens among them."""
+        assert self.bert is not None
+        hidden: Tensor = self.bert(F.embedding(item, self.item), mask, rows)
+        return hidden
+
+    def tgt_hidden(self, history: History, query_time: Tensor | None) -> Tensor:
+        """``[B, L, D]``: position j holds what is looked for after edge j."""
+        assert self.tgt is not None
+        pairs = None
+        if self.use_time:
+            # On T2 entry j + 1 is when the event after edge j is asked for.
+            asked = history.time if query_time is None else query_time[:, 1:]
+            pairs = gap_pairs(asked, history.time, history.mask)
+        hidden: Tensor = self.tgt(F.embedding(history.item, self.item), history.mask, pairs)
+        return hidden
+
+    def fuse(self, bert: Tensor | None, tgt: Tensor | None) -> Tensor:
+        """``alpha * bert + (1 - alpha) * tgt``; a branch that is not built has share 0."""
+        if bert is None or tgt is None:
+            hidden = bert if tgt is None else tgt
+            assert hidden is not None
+            return hidden
+        return self.alpha * bert + (1 - self.alpha) * tgt
+
+    # ---- the recommender ----------------------------------------------------------------------
+
+    def encode_user(self, batch: RecBatch) -> Tensor:
+        """``[B, D]`` the fused representation (without the graph's item-item edges)."""
+        assert batch.history is not None
+        bert = tgt = None
+        if self.bert is not None:
+            bert = self.bert_hidden(*append_mask(batch.history, self.num_items))[:, -1]
+        if self.tgt is not None:
+            tgt = self.tgt_hidden(batch.history, batch.query_time)[:, -1]
+        return self.fuse(bert, tgt)
+
+    def encode_item(self) -> Tensor:
+        """``[N, D]``, the table that both branches read from, without the mask token."""
+        return self.item[: self.num_items]
+
+    def score(self, batch: RecBatch) -> Tensor:
+        """``[B, N]`` the fused product and what the graph adds to it."""
+        scores = super().score(batch)
+        return scores if self.graph is None else scores + self._graph_logits(self.graph.score(batch))
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropies of the fused scores, of the BERT branch and of the TGT branch."""
+        history, item = batch.history, batch.item
+        assert history is not None
+        assert item is not None
+        terms: list[tuple[Tensor, Tensor]] = []
+        bert = tgt = None
+        if self.bert is not None:
+            cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
+            hidden = self.bert_hidden(cloze.item, cloze.mask, cloze.hole)
+            total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
+            terms.append((total.view(1), total.new_full((1,), hidden.size(0))))
+            bert = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
+        if self.tgt is not None:
+            states = self.tgt_hidden(history, batch.query_time)
+            terms.append(next_item_loss(states, self.encode_item(), history, item))
+            tgt = states[:, -1]
+            scores = self.fuse(bert, tgt).float() @ self.encode_item().float().t()
+            if self.graph is not None:
+                scores = scores + self._graph_logits(self.graph.score_left_out(batch))
+            total = F.cross_entropy(scores, item, reduction="sum")
+            terms.append((total.view(1), total.new_full((1,), item.numel())))
+        sums, counts = zip(*terms, strict=True)
+        return torch.cat(sums), torch.cat(counts)
+
+    def _graph_logits(self, counted: Tensor) -> Tensor:
+        assert self.graph_weight is not None
+        return (1 - self.alpha) * self.graph_weight * torch.log1p(counted / FLOOR)
+
+    # ---- the seed's call ----------------------------------------------------------------------
+
+    @overload
+    def forward(self, input_ids: Tensor, timestamps: Tensor, mask: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, input_ids: Tensor, timestamps: Tensor, mask: Tensor, return_fusion_info: Literal[True]
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def forward(
+        self, input_ids: Tensor, timestamps: Tensor, mask: Tensor, return_fusion_info: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Logits at every position, under the seed's conventions.
+
+        Position j of the result is about the item *at* j, as in a cloze test: the BERT branch
+        reads the sequence as given (put ``num_items + 1``, the mask token, where it shall not see
+        the item), the TGT branch reads the edges before j.
+
+        Args:
+            input_ids: ``[B, L]`` int64, ids ``1..num_items``, 0 pads (on either side).
+            timestamps: ``[B, L]`` Unix seconds (integers), or already scaled times (floats).
+            mask: ``[B, L]`` bool, True at real events.
+            return_fusion_info: Also return ``alpha``, ``bert_hidden``, ``tgt_hidden``, ``fused``.
+
+        Returns:
+            ``[B, L, num_items + 1]`` logits (column 0, the padding, is -inf), and the dict.
+        """
+        history, order = _from_seed(self, input_ids, timestamps, mask)
+        bert = None if self.bert is None else self.bert_hidden(history.item, history.mask)
+        tgt = None
+        if self.tgt is not None:
+            known = History(*(_shift(x) for x in (history.item.clamp(max=self.num_items - 1), history.time,
+                              history.event_id, history.relation)), mask=_shift(history.mask))  # fmt: skip
+            tgt = self.tgt_hidden(known, None)
+        fused = self.fuse(bert, tgt)
+        logits = F.pad(fused.float() @ self.encode_item().float().t(), (1, 0), value=-math.inf)
+        back = torch.argsort(order, dim=1)
+        logits = _rows(logits, back)
+        if not return_fusion_info:
+            return logits
+        none = torch.zeros_like(fused)
+        parts = {"bert_hidden": bert, "tgt_hidden": tgt, "fused": fused}
+        info = {name: _rows(none if x is None else x, back) for name, x in parts.items()}
+        return logits, {"alpha": self.alpha, **info}
+
+    @torch.no_grad()
+    def predict(self, input_ids: Tensor, timestamps: Tensor, mask: Tensor) -> Tensor:
+        """Scores ``[B, num_items + 1]`` of what follows the sequence, under the seed's conventions.
+
+        Column 0, the padding, is -inf. Dropout is off. See :meth:`forward` for the arguments.
+        """
+        was_training = self.training
+        self.eval()
+        history, _ = _from_seed(self, input_ids, timestamps, mask)
+        if (history.item == self.num_items).any():
+            raise ValueError("'input_ids' holds mask tokens; predict reads events only")
+        scores = self.score(RecBatch(torch.arange(input_ids.size(0)), history))
+        self.train(was_training)
+        return F.pad(scores, (1, 0), value=-math.inf)
+
+
+# The counts behind the graph of the TGT branch, of both classes.
+COUNTS: dict[str, Any] = {"max_lag": 20, "lag_decay": 0.85, "last": 30, "age_decay": 0.85}
+
+
+def _counts_class(use_time: bool) -> type[SkipMarkov]:
+    return GapMarkov if use_time else SkipMarkov
+
+
+def _from_seed(
+    model: TGTBERT4Rec, input_ids: Tensor, timestamps: Tensor, mask: Tensor
+) -> tuple[History, Tensor]:
+    """Left-pads (ids from 0) and returns where each position came from, ``[B, L]``."""
+    for name, value in (("timestamps", timestamps), ("mask", mask)):
+        if value.shape != input_ids.shape or input_ids.dim() != 2:
+            raise ValueError(
+                f"'{name}' needs the shape [B, L] of 'input_ids' (got {list(value.shape)} and "
+                f"{list(input_ids.shape)})"
+            )
+    if mask.dtype != torch.bool:
+        raise ValueError(f"'mask' needs to be bool, True at real events (got {mask.dtype})")
+    wrong = (input_ids != 0) != mask
+    if wrong.any():
+        raise ValueError(
+            f"'mask' and 'input_ids' disagree at {int(wrong.sum())} positions: mask is True "
+            f"exactly where an id is not 0; is it inverted?"
+        )
+    if int(input_ids.min()) < 0 or int(input_ids.max()) > model.num_items + 1:
+        raise ValueError(
+            f"'input_ids' needs ids in 0..{model.num_items + 1} (got {int(input_ids.min())}.."
+            f"{int(input_ids.max())})"
+        )
+    limit = model.config["max_len"]
+    if input_ids.size(1) > limit:
+        raise ValueError(f"'input_ids' is longer than max_len={limit}; keep the last {limit} events")
+    order = torch.argsort(mask.long(), dim=1, stable=True)  # padding first, events in order
+    ids, real = input_ids.gather(1, order), mask.gather(1, order)
+    times = timestamps.gather(1, order)
+    if times.is_floating_point():
+        # Scaled times have lost their unit: spread them over the span of whole seconds of a year.
+        times = (times.double() * 365 * 86400).round()
+    item = torch.where(real, ids - 1, 0)
+    zero = torch.zeros_like(item)
+    return History(item, torch.where(real, times.long(), 0), zero, zero, real), order
+
+
+def _shift(x: Tensor) -> Tensor:
+    """Moves every position one to the right, so that position j knows what is before it."""
+    return F.pad(x[:, :-1], (1, 0))
+
+
+def _rows(x: Tensor, order: Tensor) -> Tensor:
+    return x.gather(1, order.unsqueeze(2).expand(-1, -1, x.size(2)))
+
+
+# The seed's spelling.
+TGT_BERT4Rec = TGTBERT4Rec

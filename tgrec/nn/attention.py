@@ -1,0 +1,327 @@
+"""Attention over left-padded histories, with or without a bias per pair of events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tgrec.nn.dropout import keep_mask
+
+__all__ = ["padded_attention", "pair_attention"]
+
+_LOG2E = 1.0 / math.log(2.0)
+# |log2(exp(score))| below this cannot overflow, nor vanish in a row, in bf16 or fp32.
+_SAFE_EXPONENT = 64.0
+# Pairs (of one head) whose weights are worked on at a time: 4 MB in bf16, in the cache of a CPU.
+_PAIRS_AT_A_TIME = 1 << 21
+
+
+def padded_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al., arXiv 1706.03762) over padded rows.
+
+    Padding gets weight exactly zero, whatever finite values it holds; a query with nothing to
+    attend to gives zeros and finite gradients. On CUDA it is `F.scaled_dot_product_attention`;
+    on the CPU a form of its own, because the backward pass of the former is several times slower
+    there at the lengths of histories.
+
+    Args:
+        q: Queries, [B, H, L, d].
+        k: Keys, [B, H, L, d].
+        v: Values, [B, H, L, d].
+        mask: True at real events, bool [B, L]; None if there is no padding.
+        causal: Whether event `i` sees only events ``j <= i``.
+        dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
+
+    Returns:
+        [B, H, L, d], in the autocast dtype if autocast is on, else in the dtype of `q`.
+
+    Raises:
+        ValueError: If shapes or `dropout_p` do not fit.
+    """
+    _check(q, k, v, dropout_p)
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (q.size(0), q.size(2))):
+        raise ValueError(
+            f"mask must be bool [{q.size(0)}, {q.size(2)}], got {mask.dtype} {list(mask.shape)}"
+        )
+    if q.is_cuda:
+        return _sdpa(q, k, v, mask, causal, dropout_p)
+    return _apply(q, k, v, _Options(mask, causal, None, dropout_p), None, None)
+
+
+def pair_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pairs: Tensor,
+    table: Tensor,
+    position_bias: Tensor | None = None,
+    *,
+    causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Attention with a learned bias per head and kind of pair.
+
+    ``softmax_j(q_i k_j / sqrt(d) + table[h, pairs[b, i, j]] + position_bias[h, i, j]) v_j``
+
+    Args:
+        q: Queries, [B, H, L, d].
+        k: Keys, [B, H, L, d].
+        v: Values, [B, H, L, d].
+        pairs: Kind of each pair (query, key), uint8 [B, L, L], each in ``[0, U]``; U means that
+            the pair must not attend (weight exactly zero): this is where padding and the future
+            are shut out. `tgrec.nn.gap_attention.gap_pairs` makes it, once for all layers.
+        table: Bias, [H, U], U at most 255.
+        position_bias: Bias shared by the batch, [H, L, L], or None.
+        causal: Whether ``j > i`` is shut whatever `pairs` says (`gap_pairs` has shut it already).
+        dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
+
+    Returns:
+        [B, H, L, d]; zeros, with finite gradients, at queries with nothing to attend to.
+
+    Raises:
+        ValueError: If shapes, dtypes or `dropout_p` do not fit.
+    """
+    _check(q, k, v, dropout_p)
+    batch, heads, length, _ = q.shape
+    if pairs.dtype != torch.uint8 or pairs.shape != (batch, length, length):
+        raise ValueError(
+            f"pairs must be uint8 [{batch}, {length}, {length}], "
+            f"got {pairs.dtype} {list(pairs.shape)}"
+        )
+    if table.dim() != 2 or table.size(0) != heads or not 1 <= table.size(1) <= 255:
+        raise ValueError(f"table must be [{heads}, 1 to 255], got {list(table.shape)}")
+    if position_bias is not None and position_bias.shape != (heads, length, length):
+        raise ValueError(
+            f"position_bias must be [{heads}, {length}, {length}], got {list(position_bias.shape)}"
+        )
+    return _apply(q, k, v, _Options(None, causal, pairs, dropout_p), table, position_bias)
+
+
+class _Options(NamedTuple):
+    mask: Tensor | None
+    causal: bool
+    pairs: Tensor | None
+    dropout_p: float
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
+    if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape:
+        shapes = [list(t.shape) for t in (q, k, v)]
+        raise ValueError(f"q, k and v must be [B, H, L, d], all alike, got {shapes}")
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
+
+
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout_p: float
+) -> Tensor:
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)
+    length = q.size(2)
+    allowed = mask[:, None, None, :].expand(-1, 1, length, length)
+    if causal:
+        allowed = allowed & torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
+    empty = ~allowed.any(-1, keepdim=True)
+    # A query with no key would be NaN in some kernels: let it see all, then clear it.
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed | empty, dropout_p=dropout_p)
+    return out.masked_fill(empty, 0.0)
+
+
+def _apply(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    options: _Options,
+    table: Tensor | None,
+    position_bias: Tensor | None,
+) -> Tensor:
+    if torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    return cast(Tensor, _Attention.apply(q, k, v, table, position_bias, options))  # type: ignore[no-untyped-call]
+
+
+def _parts(shape: torch.Size, device: torch.device) -> list[slice]:
+    """Parts of the batch; on CUDA the whole of it."""
+    batch, heads, length, _ = shape
+    step = max(1, _PAIRS_AT_A_TIME // max(1, heads * length * length))
+    if device.type == "cuda":
+        step = max(1, batch)
+    return [slice(i, min(i + step, batch)) for i in range(0, batch, step)]
+
+
+class _Attention(torch.autograd.Function):
+    """The weights stay unnormalised: ``E = 2^(score log2 e)``; rows of `d` channels are divided.
+
+    Where a product has a channel to spare, the mask of keys and the row term of the softmax
+    gradient ride in it (``[q, 1] . [k, -inf]``, ``[g, -delta] . [v, 1]``): two passes less over
+    the L * L weights, which at d = 32 cost as much as a product. A part of the batch is worked
+    through all steps at once, so that everything but the saved weights stays in the cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        table: Tensor | None,
+        position_bias: Tensor | None,
+        options: _Options,
+    ) -> Tensor:
+        bias = _Bias(q, table, position_bias, options)
+        factor = _LOG2E / math.sqrt(q.size(3))
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        energies: list[Tensor] = []
+        inverses: list[Tensor] = []
+        used: list[Tensor] = []  # the weights after dropout, if there is any
+        for part in _parts(q.shape, q.device):
+            q1, k1 = _join(q[part] * factor, 1.0), _join(k[part], bias.of_keys(part))
+            energy = bias.add(torch.matmul(q1, k1.transpose(2, 3)), part)
+            if bias.may_overflow(q1, k1):
+                # A row without keys has the maximum -inf, and -inf - -inf would be NaN.
+                top = energy.amax(-1, keepdim=True).clamp_min_(torch.finfo(q.dtype).min)
+                energy.sub_(top)
+            energy.exp2_()
+            total = energy.sum(-1, keepdim=True).to(wide)
+            # Nothing to attend to: the total is 0, and so is the row. A NaN is kept.
+            inverse = torch.where(total == 0, 0.0, total.reciprocal())
+            energies.append(energy)
+            inverses.append(inverse)
+            if options.dropout_p > 0.0:
+                keep, ctx.factor = keep_mask(tuple(energy.shape), options.dropout_p, energy)
+                energy = keep.mul_(energy)
+                used.append(energy)
+                inverse = inverse * ctx.factor
+            torch.mul(torch.matmul(energy, v[part]), inverse, out=out[part])
+        ctx.save_for_backward(q, k, v, out, *energies, *inverses, *used)
+        ctx.options, ctx.count = options, len(energies)
+        ctx.table, ctx.bias = _like(table), _like(position_bias)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, *rest = ctx.saved_tensors
+        energies, inverses, dropped = (rest[i * ctx.count :][: ctx.count] for i in range(3))
+        factor = 1.0 / math.sqrt(q.size(3))
+        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+        wide = torch.promote_types(q.dtype, torch.float32)
+        d_table = None if ctx.table is None else q.new_zeros(ctx.table[0], dtype=wide)
+        d_bias = None if ctx.bias is None else q.new_zeros(ctx.bias[0], dtype=wide)
+        for i, part in enumerate(_parts(q.shape, q.device)):
+            scaled = grad[part] * inverses[i]
+            delta = -(scaled * out[part]).sum(-1).to(q.dtype)
+            if dropped:
+                used, g = dropped[i], (scaled * ctx.factor).to(q.dtype)
+                score = torch.matmul(g, v[part].transpose(2, 3)).mul_(used)
+                score.addcmul_(energies[i], delta.unsqueeze(-1))
+            else:
+                used, g = energies[i], scaled.to(q.dtype)
+                score = torch.matmul(_join(g, delta), _join(v[part], 1.0).transpose(2, 3))
+                score.mul_(used)
+            torch.matmul(used.transpose(2, 3), g, out=dv[part])
+            torch.matmul(score, k[part] * factor, out=dq[part])
+            torch.matmul(score.transpose(2, 3), q[part] * factor, out=dk[part])
+            if d_table is not None:
+                d_table += _sum_by_kind(score, ctx.options.pairs[part], d_table.size(1))
+            if d_bias is not None:
+                d_bias += score.sum(0)
+        d_table = None if d_table is None else d_table.to(ctx.table[1])
+        d_bias = None if d_bias is None else d_bias.to(ctx.bias[1])
+        return dq, dk, dv, d_table, d_bias, None
+
+
+class _Bias:
+    """What is added to the scores of a part of the batch, in units of log2."""
+
+    def __init__(
+        self, q: Tensor, table: Tensor | None, position_bias: Tensor | None, options: _Options
+    ) -> None:
+        self.options, length = options, q.size(2)
+        self.shared: Tensor | None = None
+        self.lookup: Tensor | None = None
+        bound = 0.0
+        if position_bias is not None:
+            self.shared = (position_bias.detach() * _LOG2E).to(q.dtype)
+        if options.causal:
+            triangle = q.new_full((length, length), -math.inf).triu_(1)
+            self.shared = triangle if self.shared is None else self.shared + triangle
+        if table is not None:
+            shut = table.new_full((table.size(0), 1), -math.inf)
+            self.lookup = torch.cat([table.detach() * _LOG2E, shut], dim=1)
+        if not q.is_cuda:
+            for extra in (table, position_bias):
+                if extra is not None and extra.numel() > 0:
+                    bound += _LOG2E * float(extra.detach().abs().amax())
+        self.room = _SAFE_EXPONENT - bound
+
+    def of_keys(self, part: slice) -> Tensor | float:
+        """[b, 1, L]: zero at keys, minus infinity at padding."""
+        if self.options.mask is None:
+            return 0.0
+        mask = self.options.mask[part].unsqueeze(1)
+        return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
+
+    def add(self, energy: Tensor, part: slice) -> Tensor:
+        """Adds in place to the scores [b, H, L, L] of a part."""
+        if self.shared is not None:
+            energy.add_(self.shared)
+        if self.lookup is not None and self.options.pairs is not None:
+            pairs = self.options.pairs[part].long()
+            index = pairs.unsqueeze(1).expand(energy.shape)
+            source = self.lookup[None, :, None].expand(*energy.shape[:3], self.lookup.size(1))
+            energy.add_(torch.gather(source, 3, index))
+        return energy
+
+    def may_overflow(self, q1: Tensor, k1: Tensor) -> bool:
+        """Whether the maximum must be subtracted, from ``q . k <= |q| |k|``."""
+        if q1.is_cuda:  # reading the bound would stall the stream
+            return True
+        bound = _largest_norm(q1[..., :-1]) * _largest_norm(k1[..., :-1])
+        return not bool(bound <= self.room)
+
+
+def _join(x: Tensor, last: Tensor | float) -> Tensor:
+    """[B, H, L, d] with one more channel: [B, H, L, d + 1]."""
+    out = x.new_empty((*x.shape[:3], x.size(3) + 1))
+    out[..., :-1] = x
+    out[..., -1] = last
+    return out
+
+
+def _largest_norm(x: Tensor) -> Tensor:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=wide)
+    return norms.amax()
+
+
+def _like(x: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
+    return None if x is None else (x.shape, x.dtype)
+
+
+def _sum_by_kind(values: Tensor, pairs: Tensor, kinds: int) -> Tensor:
+    """Sum of values [b, H, L, L] per head and kind, [H, U]; kind U is dropped.
+
+    One cell per (kind, key), then a sum over keys: neighbours in a row mostly share their kind, so
+    that adding along a row (as torch.bincount or index_add do) waits for one cell again and again.
+    """
+    batch, heads, length, _ = values.shape
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    cells = values.new_zeros(batch, heads, kinds + 1, length)
+    cells.scatter_add_(2, pairs.long().unsqueeze(1).expand(values.shape), values)
+    return cells.sum((0, 3))[:, :kinds]

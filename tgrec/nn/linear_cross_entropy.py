@@ -1,0 +1,224 @@
+"""Softmax cross-entropy over a linear head, without ever holding all logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["fast_dtype", "linear_cross_entropy"]
+
+_LOG2E = 1.0 / math.log(2.0)
+_LN2 = math.log(2.0)
+# Below this bound on |log2(exp(logit))| the exponentials neither overflow nor lose small ones in
+# bf16 or fp32 (both have 8 exponent bits), so that the row maximum need not be subtracted.
+_SAFE_EXPONENT = 64.0
+_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which inner products run fastest on `device`: bfloat16 where it is native.
+
+    CUDA devices and x86 CPUs with the avx512_bf16 or AMX instructions give bfloat16, all others
+    float32 (there bfloat16 is emulated, and slower).
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    if device.type == "cpu" and native is not None and native():
+        return torch.bfloat16
+    return torch.float32
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | Tensor = 1.0,
+    chunk: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    r"""Sum over rows of ``logsumexp(z) - z[target]`` with ``z = scale * hidden @ weight.T + bias``.
+
+    Rows are taken `chunk` at a time and the gradients are computed in the same pass, as in
+    the chunked loss of Liger (Hsu et al., arXiv 2410.10989): at most ``chunk * N`` logits live at
+    any time, and the backward pass only multiplies by the incoming scalar. Exponentials are left
+    unnormalised (``E = 2^(z log2 e)``); the normaliser divides the `D` channels of each row
+    instead of its `N` logits. It is differentiable once.
+
+    With ``dtype=torch.bfloat16`` the inner products, and the logits that leave them, have 8
+    significant bits; the logit of the target, the normaliser and the sums over chunks are
+    float32. With ``torch.float32`` all is float32 and only rounding differs from
+    ``F.cross_entropy(..., reduction="sum")``.
+
+    Args:
+        hidden: Rows, [R, D], any floating dtype.
+        weight: Items, [N, D].
+        target: Item of each row, int64 [R], each in ``[0, N)``.
+        bias: Bias per item, [N], or None.
+        scale: Factor on ``hidden @ weight.T`` (an inverse temperature); a tensor is learned.
+        chunk: Rows at a time. None picks a size whose logits stay in the cache of a CPU, or
+            fill a CUDA device.
+        dtype: torch.bfloat16, torch.float32 or torch.float64; None means `fast_dtype`.
+
+    Returns:
+        The sum over rows, a scalar, float32 (float64 if `dtype` is float64). Zero, with zero
+        gradients, if R is 0. NaN if a row, an item or a bias is NaN or infinite.
+
+    Raises:
+        ValueError: If shapes, `chunk`, `dtype` or, on the CPU, a target do not fit.
+        TypeError: If `target` is not int64.
+    """
+    dtype = fast_dtype(hidden.device) if dtype is None else dtype
+    _check(hidden, weight, target, bias, chunk, dtype)
+    if chunk is None:
+        chunk = _default_chunk(hidden, weight)
+    if isinstance(scale, Tensor) or scale != 1.0:
+        hidden = hidden * scale
+    args = (hidden, weight, target, bias, chunk, dtype, torch.is_grad_enabled())
+    return cast(Tensor, _LinearCrossEntropy.apply(*args))  # type: ignore[no-untyped-call]
+
+
+def _default_chunk(hidden: Tensor, weight: Tensor) -> int:
+    """Rows per chunk: near the budget of logits, and the chunks of one size."""
+    rows, items = max(1, hidden.size(0)), max(1, weight.size(0))
+    # CPU: 10 MB in bf16 stays in a level-3 cache. CUDA: 256 MB keeps every multiprocessor busy.
+    # Never under 256 rows: the gradient of the weight is added once a chunk.
+    most = max(256, (1 << 27 if hidden.is_cuda else 5 << 20) // items)
+    even = -(-rows // -(-rows // most))
+    return -(-even // 32) * 32
+
+
+def _check(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    chunk: int | None,
+    dtype: torch.dtype,
+) -> None:
+    if hidden.dim() != 2 or weight.dim() != 2 or hidden.size(1) != weight.size(1):
+        raise ValueError(
+            "hidden must be [R, D] and weight [N, D] with the same D, got "
+            f"{list(hidden.shape)} and {list(weight.shape)}"
+        )
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must be int64, got {target.dtype}: convert it with .long()")
+    if target.shape != hidden.shape[:1]:
+        raise ValueError(f"target must be [{hidden.size(0)}], got {list(target.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be [{weight.size(0)}], got {list(bias.shape)}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1 row, got {chunk}")
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {_DTYPES}, got {dtype}")
+    # On CUDA the check would stall the stream; there an index out of range asserts on the device.
+    if not target.is_cuda and target.numel() > 0:
+        low, high = (int(v) for v in torch.aminmax(target))
+        if low < 0 or high >= weight.size(0):
+            raise ValueError(
+                f"target must lie in [0, {weight.size(0)}), got values in [{low}, {high}]: "
+                "select the rows that have a target before calling"
+            )
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None,
+        chunk: int,
+        dtype: torch.dtype,
+        grad_enabled: bool,
+    ) -> Tensor:
+        wanted = grad_enabled and any(ctx.needs_input_grad)
+        with torch.autocast(hidden.device.type, enabled=False):
+            loss, d_hidden, d_table = _chunked(hidden, weight, target, bias, chunk, dtype, wanted)
+        if wanted:
+            ctx.save_for_backward(d_hidden, d_table)
+            ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_table = ctx.saved_tensors
+        need_hidden, need_weight, _, need_bias = ctx.needs_input_grad[:4]
+        channels = d_hidden.size(1)
+        out_hidden = (d_hidden * grad).to(ctx.dtypes[0]) if need_hidden else None
+        out_weight, out_bias = None, None
+        if need_weight:
+            out_weight = (d_table[:channels] * grad).t().to(ctx.dtypes[1]).contiguous()
+        if need_bias:
+            out_bias = (d_table[channels] * grad).to(ctx.dtypes[2])
+        return out_hidden, out_weight, None, out_bias, None, None, None
+
+
+def _chunked(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    chunk: int,
+    dtype: torch.dtype,
+    wanted: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Loss, gradient of `hidden` [R, D] and of the table [D (+ 1 with a bias), N]."""
+    (rows, channels), items = hidden.shape, weight.size(0)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    weight_x = weight.detach().to(exact)
+    # log2(e) goes into the rows: exp2 is faster than exp, and the factor then costs nothing.
+    rows_x = hidden.detach().to(exact) * _LOG2E
+    target_logit = (rows_x * weight_x[target]).sum(-1)
+    bound = _largest_norm(rows_x) * _largest_norm(weight_x)
+    table = weight_x
+    if bias is not None:  # a channel of ones costs less than a pass over the logits
+        rows_x = torch.cat([rows_x, rows_x.new_full((rows, 1), _LOG2E)], dim=1)
+        table = torch.cat([weight_x, bias.detach().to(exact).unsqueeze(1)], dim=1)
+        target_logit += _LOG2E * bias.detach().to(exact)[target]
+        bound = bound + _LOG2E * bias.detach().to(exact).abs().amax()
+    # Reading the bound would stall a CUDA stream, where the two extra passes are cheap anyway.
+    shift = hidden.is_cuda or not bool(bound <= _SAFE_EXPONENT)
+    rows_b, weight_b, table_b = rows_x.to(dtype), weight_x.to(dtype), table.to(dtype).t()
+
+    total = (bound - bound).to(exact)  # zero, or NaN if anything is NaN or infinite
+    d_hidden = rows_x.new_empty(rows, channels) if wanted else None
+    d_table = rows_x.new_zeros(table.size(1), items) if wanted else None
+    buffer = torch.empty(min(chunk, rows), items, dtype=dtype, device=hidden.device)
+    for start in range(0, rows, chunk):
+        part = slice(start, min(start + chunk, rows))
+        energy = torch.mm(rows_b[part], table_b, out=buffer[: part.stop - start])
+        top = energy.amax(-1, keepdim=True) if shift else energy.new_zeros(())
+        if shift:
+            energy.sub_(top)
+        energy.exp2_()
+        # The target leaves the sum and comes back in full precision, so that rest / normaliser
+        # is 1 - p without cancellation; its entry becomes the gradient, -(1 - p), in place.
+        index = torch.arange(part.stop - start, device=hidden.device), target[part]
+        energy.index_put_(index, energy.new_zeros(()))
+        rest = energy.sum(-1).to(exact)
+        offset = top.to(exact).view(-1)
+        normaliser = rest + torch.exp2(target_logit[part] - offset)
+        total += (torch.log2(normaliser) + offset - target_logit[part]).sum() * _LN2
+        if d_hidden is None or d_table is None:
+            continue
+        energy.index_put_(index, -rest.to(dtype))
+        inverse = normaliser.reciprocal().unsqueeze(1)
+        torch.mul(torch.mm(energy, weight_b), inverse, out=d_hidden[part])
+        d_table += torch.mm((rows_x[part] * (_LN2 * inverse)).to(dtype).t().contiguous(), energy)
+    return total, d_hidden, d_table
+
+
+def _largest_norm(rows: Tensor) -> Tensor:
+    if rows.size(0) == 0:
+        return rows.new_zeros(())
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.amax()

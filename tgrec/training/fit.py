@@ -1,0 +1,368 @@
+"""The training loop, once for all models."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tgrec.data import Split
+from tgrec.data.files import write_text
+from tgrec.loader import SeedLoader, training_seeds
+from tgrec.models.base import RecModel
+from tgrec.models.io import load_parameters, parameters_copy
+from tgrec.nn.linear_cross_entropy import fast_dtype
+from tgrec.sampler import EventIndex
+from tgrec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tgrec.training.distributed import Workers, start_workers, wrap
+from tgrec.training.evaluate import evaluate
+from tgrec.training.progress import ProgressLine
+from tgrec.training.settings import TrainSettings
+
+HISTORY = "history.jsonl"
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss or a gradient stopped being a number; the best weights so far are kept."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What happened; the model itself holds the best weights.
+
+    Args:
+        best: Validation value of these weights (NaN if none was measured).
+        best_epoch: Epoch (from 1) after which it was measured.
+        epochs: Epochs finished.
+        seconds: Wall-clock time of all, evaluation included.
+        seconds_to_best: Until the best weights were there.
+        seconds_per_epoch: Mean time of the training steps of an epoch.
+        peak_memory_mb: Largest memory of this process so far, of the GPU's if trained there.
+        stopped: Why training ended: ``epochs``, ``patience``, ``interrupted`` or ``no parameters``.
+        history: One entry per epoch, as in ``history.jsonl``.
+    """
+
+    best: float = math.nan
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    seconds_to_best: float = 0.0
+    seconds_per_epoch: float = 0.0
+    peak_memory_mb: float = 0.0
+    stopped: str = "epochs"
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    model: RecModel,
+    split: Split,
+    settings: TrainSettings | None = None,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    show: bool = True,
+    **overrides: Any,
+) -> FitResult:
+    """Trains on ``split.train``, chooses the weights on ``split.val``, leaves them in ``model``.
+
+    Ctrl-C or SIGTERM ends training after the step under way; the best weights are put back and
+    reported, and with ``folder`` the run can be resumed at that step. Under ``torchrun`` every
+    process trains on its share of each batch and the loss is averaged over all of it.
+
+    Args:
+        model: From ``from_graph(split.train)``. Models without parameters are returned as they are.
+        split: Histories for training come from ``split.train`` only.
+        settings: How; ``overrides`` change single values, as in ``fit(model, split, epochs=5)``.
+        folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
+        resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped.
+        show: Print progress.
+
+    Raises:
+        NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
+        ValueError: If there is nothing to train on, or the checkpoint does not fit.
+    """
+    settings = replace(settings or TrainSettings(), **overrides)
+    if model.num_parameters() == 0:
+        return FitResult(stopped="no parameters", peak_memory_mb=_peak_memory(settings))
+    device = torch.device(settings.device)
+    model.to(device)
+    workers = start_workers(device)
+    loop = _Loop.start(model, split, settings, workers, folder)
+    torch.manual_seed(settings.seed * 1_000_003 + workers.rank)
+    if resume:
+        loop.resume()
+    line = ProgressLine(settings, loop.steps_per_epoch, show and workers.is_main)
+    with _stop_signals() as stop_asked, line:
+        stopped = _run(loop, line, stop_asked)
+    loop.restore_best()
+    return loop.result(stopped)
+
+
+def _run(loop: _Loop, line: ProgressLine, stop_asked: threading.Event) -> str:
+    """Epochs until there is a reason to stop; returns it."""
+    progress, settings = loop.progress, loop.settings
+    clock = _Clock(progress.seconds)
+    while progress.epoch < settings.epochs:
+        if progress.waited >= settings.patience:
+            return "patience"
+        finished = loop.train_epoch(line, lambda: loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0)
+        progress.seconds = clock()
+        if not finished:
+            loop.save()
+            return "interrupted"
+        entry = loop.close_epoch()
+        if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
+            entry |= loop.validate(clock)
+        entry["seconds"] = round(clock(), 3)
+        progress.seconds = clock()
+        loop.history.append(entry)
+        loop.save()
+        line.epoch_done(entry, progress)
+    return "patience" if progress.waited >= settings.patience else "epochs"
+
+
+@dataclass
+class _Loop:
+    """The state of one run."""
+
+    model: RecModel
+    terms: nn.Module
+    optimizer: torch.optim.Optimizer
+    split: Split
+    settings: TrainSettings
+    workers: Workers
+    folder: Path | None
+    loader: SeedLoader
+    full_index: EventIndex
+    seeds: Any
+    steps_per_epoch: int
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def start(
+        cls, model: RecModel, split: Split, settings: TrainSettings, workers: Workers, folder: Path | None
+    ) -> _Loop:
+        device = torch.device(settings.device)
+        loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
+        seeds = training_seeds(loader.index, model.sampling.max_len, settings.windows)
+        if len(seeds) == 0:
+            raise ValueError("nothing to train on: no user has two training events")
+        return cls(
+            model=model,
+            terms=wrap(model, workers),
+            optimizer=_adam(model, settings),
+            split=split,
+            settings=settings,
+            workers=workers,
+            folder=folder,
+            loader=loader,
+            full_index=EventIndex(split.graph, device),
+            seeds=seeds,
+            steps_per_epoch=len(loader.plan(seeds, settings.batch_size, settings.seed, 0)),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.settings.device)
+
+    def train_epoch(self, line: ProgressLine, should_stop: Callable[[], bool]) -> bool:
+        """The rest of the epoch under way; False if it was interrupted."""
+        settings, progress, workers = self.settings, self.progress, self.workers
+        started = time.perf_counter()
+        self.model.train()
+        batches = self.loader.train_batches(
+            self.seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
+            workers.rank, workers.world_size,
+        )  # fmt: skip
+        for batch in batches:
+            sums, counts = self._step(batch)
+            progress.step += 1
+            progress.sums = _add(progress.sums, sums)
+            progress.counts = _add(progress.counts, counts)
+            line.step_done(progress)
+            last = progress.step == self.steps_per_epoch
+            if not last and progress.step % settings.accumulate == 0 and should_stop():
+                progress.train_seconds += time.perf_counter() - started
+                return False
+        progress.train_seconds += time.perf_counter() - started
+        return True
+
+    def _step(self, batch: Any) -> tuple[list[float], list[float]]:
+        """Gradients of one batch, and the optimizer's step where it is due."""
+        settings, progress, workers = self.settings, self.progress, self.workers
+        with autocast(settings):
+            sums, counts = self.terms(batch)
+        total = workers.total(counts.detach())
+        # DistributedDataParallel averages gradients; the loss is a sum over the global count.
+        loss = (sums / total.clamp(min=1)).sum() * workers.world_size
+        where = f"epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps_per_epoch}"
+        if not torch.isfinite(workers.total(loss.detach())):
+            self._fail(f"the loss is {float(loss)} at {where}")
+        (loss / settings.accumulate).backward()
+        if (progress.step + 1) % settings.accumulate == 0 or progress.step + 1 == self.steps_per_epoch:
+            if settings.clip:
+                norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+                if not torch.isfinite(norm):
+                    self._fail(f"the gradient is not finite at {where}")
+            step = progress.epoch * self.steps_per_epoch + progress.step
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.lr_at(step, settings.epochs * self.steps_per_epoch)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return workers.total(sums.detach().double()).tolist(), total.double().tolist()
+
+    def _fail(self, what: str) -> None:
+        self.restore_best()
+        kept = f"the best weights (epoch {self.progress.best_epoch}) are kept" if self.best else "no weights were kept"
+        raise NotFiniteError(f"{what}; {kept}. A smaller learning rate (lr={self.settings.lr}) usually helps")
+
+    def close_epoch(self) -> dict[str, Any]:
+        """Counts the epoch and says what it was like."""
+        progress = self.progress
+        losses = [s / max(c, 1.0) for s, c in zip(progress.sums, progress.counts, strict=True)]
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.sums, progress.counts = [], []
+        entry: dict[str, Any] = {"epoch": progress.epoch, "loss": sum(losses)}
+        if len(losses) > 1:
+            entry["losses"] = losses
+        entry["lr"] = self.optimizer.param_groups[0]["lr"]
+        return entry | self.model.monitor()
+
+    def validate(self, clock: Callable[[], float]) -> dict[str, Any]:
+        """Measures the weights and keeps them if they are the best so far."""
+        progress, settings = self.progress, self.settings
+        value, metrics = 0.0, {}
+        if self.workers.is_main:
+            with autocast(settings):
+                evaluation = evaluate(
+                    self.model, self.split, self.split.val, track=settings.track,
+                    remove_seen=settings.remove_seen, sampled=False, device=self.device,
+                    index=self.full_index,
+                )  # fmt: skip
+            metrics = evaluation.metrics()["full"]
+            value = metrics[settings.metric]
+        value = self.workers.agree(value, self.device)
+        progress.waited += 1
+        if value > progress.best:
+            progress.best, progress.best_epoch, progress.waited = value, progress.epoch, 0
+            progress.seconds_to_best = clock()
+            self.best = parameters_copy(self.model)
+        return {"val": metrics}
+
+    def save(self) -> None:
+        if self.folder is None or not self.workers.is_main:
+            return
+        lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
+        write_text(self.folder / HISTORY, lines)
+        save_checkpoint(
+            self.folder, self.model, self.optimizer, self.best, self.progress, _resumable(self.settings)
+        )
+
+    def resume(self) -> None:
+        if self.folder is None:
+            raise ValueError("'resume' needs the 'folder' of the run")
+        self.progress, self.best = load_checkpoint(
+            self.folder, self.model, self.optimizer, _resumable(self.settings)
+        )
+        path = self.folder / HISTORY
+        entries = path.read_text().splitlines() if path.is_file() else []
+        self.history = [json.loads(entry) for entry in entries][: self.progress.epoch]
+
+    def restore_best(self) -> None:
+        if self.best:
+            load_parameters(self.model, self.best)
+
+    def result(self, stopped: str) -> FitResult:
+        progress = self.progress
+        done = progress.epoch + progress.step / self.steps_per_epoch
+        return FitResult(
+            best=progress.best if progress.best_epoch else math.nan,
+            best_epoch=progress.best_epoch,
+            epochs=progress.epoch,
+            seconds=progress.seconds,
+            seconds_to_best=progress.seconds_to_best,
+            seconds_per_epoch=progress.train_seconds / max(done, 1e-9),
+            peak_memory_mb=_peak_memory(self.settings),
+            stopped=stopped,
+            history=self.history,
+        )
+
+
+def autocast(settings: TrainSettings) -> AbstractContextManager[Any]:
+    """The precision context of the settings."""
+    device = torch.device(settings.device)
+    wanted = settings.precision == "bf16" or (
+        settings.precision == "auto" and fast_dtype(device) == torch.bfloat16
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+
+
+def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW in one fused kernel; without weight decay it is Adam."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=settings.device != "mps",
+    )
+
+
+def _resumable(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that a resumed run must share; it may train longer or wait longer."""
+    return {k: v for k, v in asdict(settings).items() if k not in ("patience",)}
+
+
+def _add(total: list[float], part: list[float]) -> list[float]:
+    return [a + b for a, b in zip(total, part, strict=True)] if total else part
+
+
+class _Clock:
+    """Seconds since the run began, over all its sessions."""
+
+    def __init__(self, before: float) -> None:
+        self.start = time.perf_counter() - before
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self.start
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second one acts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _peak_memory(settings: TrainSettings) -> float:
+    if settings.device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,79 @@
+"""How a model is trained: plain values, all of them in the record of the run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tgrec.loader import TRACKS, Track
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of :func:`tgrec.training.fit`.
+
+    Args:
+        epochs: At most so many passes over the training seeds.
+        patience: Stop after so many evaluations without a better validation value.
+        eval_every: Evaluate after every so many epochs.
+        batch_size: Seeds per step, on average (see :meth:`SeedLoader.train_batches`).
+        lr: Learning rate of Adam after warm-up.
+        weight_decay: Decoupled (AdamW), on matrices only.
+        warmup_steps: Steps in which the learning rate rises linearly from 0.
+        lr_decay: ``none`` keeps it, ``cosine`` lets it fall to 1 % of it over ``epochs``.
+        accumulate: Batches per step of the optimizer.
+        clip: Largest norm of the gradient; 0 leaves it alone.
+        windows: ``last`` reads the last ``max_len`` events of each user, ``all`` all of them in
+            windows.
+        track: What the model may know about the time of the question.
+        metric: The validation metric (full ranking) that chooses the weights.
+        remove_seen: Whether items of the past are left out of the validation ranking.
+        seed: Of the order of batches, masks and dropout.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        precision: ``bf16`` runs products in bfloat16, ``fp32`` does not, ``auto`` is bf16 where
+            the hardware has it.
+    """
+
+    epochs: int = 200
+    patience: int = 20
+    eval_every: int = 1
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    lr_decay: Literal["none", "cosine"] = "none"
+    accumulate: int = 1
+    clip: float = 1.0
+    windows: Literal["last", "all"] = "last"
+    track: Track = "T1"
+    metric: str = "NDCG@10"
+    remove_seen: bool = True
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "eval_every", "batch_size", "accumulate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"'{name}' needs to be a positive integer (got {value!r})")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"'lr' needs to be a positive number (got {self.lr})")
+        for name in ("weight_decay", "clip", "warmup_steps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
+        choices = {"lr_decay": ("none", "cosine"), "windows": ("last", "all"), "track": TRACKS,
+                   "precision": ("auto", "bf16", "fp32")}  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"'{name}' needs to be one of {list(allowed)} (got {getattr(self, name)!r})")
+
+    def lr_at(self, step: int, total: int) -> float:
+        """The learning rate of step ``step`` (from 0) of ``total``."""
+        rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.lr_decay == "none":
+            return self.lr * rise
+        done = max(0, step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        return self.lr * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
