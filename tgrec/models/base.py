@@ -52,7 +52,7 @@ class RecModel(nn.Module):
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` float32 scores of all items, larger is better."""
-        return self.encode_user(batch).float() @ self.encode_item().float().t()
+        return inner_products(self.encode_user(batch), self.encode_item())
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """The parts of the loss, each as a sum and the number of terms in it.
@@ -79,3 +79,12 @@ class RecModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of learned values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def inner_products(user: Tensor, item: Tensor) -> Tensor:
+    """``[B, N]`` products of ``[B, D]`` and ``[N, D]``, in float32 also under autocast.
+
+    In bfloat16 thousands of items would tie, and ties count against the model.
+    """
+    with torch.autocast(user.device.type, enabled=False):
+        return user.float() @ item.float().t()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, inner_products
 from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.models.sasrec import next_item_loss
@@ -226,7 +226,7 @@ class TGTBERT4Rec(RecModel):
             states = self.tgt_hidden(history, batch.query_time)
             terms.append(next_item_loss(states, self.encode_item(), history, item))
             tgt = states[:, -1]
-            scores = self.fuse(bert, tgt).float() @ self.encode_item().float().t()
+            scores = inner_products(self.fuse(bert, tgt), self.encode_item())
             if self.graph is not None:
                 scores = scores + self._graph_logits(self.graph.score_left_out(batch))
             total = F.cross_entropy(scores, item, reduction="sum")
@@ -274,7 +274,7 @@ class TGTBERT4Rec(RecModel):
                               history.event_id, history.relation)), mask=_shift(history.mask))  # fmt: skip
             tgt = self.tgt_hidden(known, None)
         fused = self.fuse(bert, tgt)
-        logits = F.pad(fused.float() @ self.encode_item().float().t(), (1, 0), value=-math.inf)
+        logits = F.pad(inner_products(fused, self.encode_item()), (1, 0), value=-math.inf)
         back = torch.argsort(order, dim=1)
         logits = _rows(logits, back)
         if not return_fusion_info:
