@@ -22,7 +22,9 @@ def require_column(df: pd.DataFrame, argument: str, name: str) -> pd.Series:
     """The column ``name``; an error names the argument, the columns there are and the nearest."""
     columns = [str(c) for c in df.columns]
     if columns.count(name) > 1:
-        raise ValueError(f"'{argument}': the column {name!r} stands {columns.count(name)} times; rename one")
+        raise ValueError(
+            f"'{argument}': the column {name!r} stands {columns.count(name)} times; rename one"
+        )
     if name not in columns:
         plain = {c.strip().lower().replace(" ", "_"): c for c in columns}
         near = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.4)
@@ -69,7 +71,11 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
             f"which lose digits beyond 2**53; convert it with .astype('int64') or to strings"
         )
     objects = column.astype(object).to_numpy()
-    if isinstance(column.dtype, pd.CategoricalDtype) and len(objects) and not isinstance(objects[0], str):
+    if (
+        isinstance(column.dtype, pd.CategoricalDtype)
+        and len(objects)
+        and not isinstance(objects[0], str)
+    ):
         return id_values(pd.Series(objects, name=name).infer_objects(), argument)
     kinds = np.array([isinstance(v, str) for v in objects], dtype=bool)
     if not kinds.all():
@@ -83,6 +89,12 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
             f"'{argument}': column {name!r} mixes strings with other types, first in row "
             f"{row + 1} ({objects[row]!r}); convert the whole column with .astype(str)"
         )
+    empty = np.array([not v for v in objects], dtype=bool)
+    if empty.any():
+        raise ValueError(
+            f"'{argument}': column {name!r} has empty ids in {first_rows(empty)}; drop these rows or "
+            f"give them an id"
+        )
     return objects
 
 
@@ -91,10 +103,12 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
     name = column.name
     missing = column.isna().to_numpy()
     if missing.any():
-        raise ValueError(f"'{argument}': column {name!r} has missing times in {first_rows(missing)}")
+        raise ValueError(
+            f"'{argument}': column {name!r} has missing times in {first_rows(missing)}; drop these "
+            f"rows, or pass time=None if only the order of the rows is known"
+        )
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        stamps = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz else column
-        return stamps.to_numpy().astype("datetime64[s]").astype(np.int64)
+        return _plausible(_datetime_seconds(column, argument), argument, str(name))
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
             f"'{argument}': column {name!r} is not a time (first value {column.iloc[0]!r}); give "
@@ -109,7 +123,10 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
             )
         bad = ~np.isfinite(values) | (np.abs(values) >= 2**53)
         if bad.any():
-            raise ValueError(f"'{argument}': column {name!r} has {values[bad][0]} in {first_rows(bad)}")
+            raise ValueError(
+                f"'{argument}': column {name!r} has {values[bad][0]} in {first_rows(bad)}; times are "
+                f"Unix seconds, drop these rows or correct them"
+            )
         bad = values != np.floor(values)
         if bad.any():
             raise ValueError(
@@ -118,6 +135,20 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
             )
     seconds = column.to_numpy().astype(np.int64)
     return _plausible(seconds, argument, str(name))
+
+
+def _datetime_seconds(column: pd.Series, argument: str) -> np.ndarray:
+    stamps = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz else column
+    exact = stamps.to_numpy()
+    seconds = exact.astype("datetime64[s]")
+    bad = exact != seconds
+    if bad.any():
+        raise ValueError(
+            f"'{argument}': column {column.name!r} has fractions of a second in {first_rows(bad)}, "
+            f"first {exact[bad][0]}; sort the rows by it and round it down with .dt.floor('s') (the "
+            f"input order breaks ties)"
+        )
+    return seconds.astype(np.int64)
 
 
 def _plausible(seconds: np.ndarray, argument: str, name: str) -> np.ndarray:
@@ -146,10 +177,12 @@ def rating_values(column: pd.Series, argument: str) -> np.ndarray:
     name = column.name
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[0]!r})"
+            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[0]!r}); convert "
+            f"it with pandas.to_numeric"
         )
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~np.isfinite(values)
     if bad.any():
-        raise ValueError(f"'{argument}': column {name!r} is not a number in {first_rows(bad)}")
+        raise ValueError(f"'{argument}': column {name!r} is not a number in {first_rows(bad)}; "
+                         f"drop these rows or fill them")  # fmt: skip
     return values.astype(np.float32)

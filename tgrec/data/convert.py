@@ -1,11 +1,11 @@
-"""The ways in and out of the store: pandas, CSV, HeteroData, networkx."""
+"""The ways in and out of the store: pandas, CSV, HeteroData (networkx: ``convert_networkx``)."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,6 @@ from tgrec.data.columns import first_rows, id_values, rating_values, require_col
 from tgrec.data.files import atomic_path
 from tgrec.data.temporal_graph import EdgeType, TemporalRecGraph
 from tgrec.data.text import encode_strings
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 # Names that mean something else in the store, so that no feature column may have them.
 RESERVED = frozenset({"time", "event_id", "num_nodes", "raw_id", "n_id", "input_id", "batch"})
@@ -63,7 +60,9 @@ def from_pandas(
     user_ids = id_values(require_column(df, "user", user), "user")
     item_ids = id_values(require_column(df, "item", item), "item")
     seconds = None if time is None else time_values(require_column(df, "time", time), "time")
-    ratings = None if rating is None else rating_values(require_column(df, "rating", rating), "rating")
+    ratings = (
+        None if rating is None else rating_values(require_column(df, "rating", rating), "rating")
+    )
     if len(df) == 0:
         raise ValueError("'df' has no rows: a graph needs at least one event")
 
@@ -115,7 +114,9 @@ def from_csv(
     if head[:2] == b"\x1f\x8b" or head[:2] == b"PK":
         raise ValueError(f"{path}: this is a compressed file; unpack it first")
     if b"\x00" in head:
-        raise ValueError(f"{path}: holds NUL bytes; it is not text in {encoding!r} (pass encoding=)")
+        raise ValueError(
+            f"{path}: holds NUL bytes; it is not text in {encoding!r} (pass encoding=)"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -135,8 +136,10 @@ def from_csv(
             f"{path}, line {line}: not {encoding}: {error.reason}; pass encoding=, e.g. 'latin-1'"
         ) from error
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path}: {str(error).strip()}; every line needs as many fields as the header "
-                         f"(separator {sep!r})") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: {str(error).strip()}; every line needs as many fields as the header "
+            f"(separator {sep!r})"
+        ) from error
     try:
         return from_pandas(df, **columns)
     except ValueError as error:
@@ -184,7 +187,10 @@ def from_hetero(
         if (src, dst) == (user, item):
             events.append(("user", name, "item"))
             if time is not None and "time" not in target:
-                raise ValueError(f"edge type {edge_type} has no {time!r}; pass time=None if its edges are in order")
+                raise ValueError(
+                    f"edge type {edge_type} has no {time!r}; pass time=None if its edges are in "
+                    f"order"
+                )
     if not events:
         raise ValueError(f"there are no edges from {user!r} to {item!r} in {data.edge_types}")
     _order_events(graph, events)
@@ -198,8 +204,8 @@ def to_pandas(graph: TemporalRecGraph) -> pd.DataFrame:
     ``timestamp`` and ``rating`` are there if the graph has them, ``relation`` if it has several
     kinds of events. Ids are the raw ones.
     """
-    users = _array(graph.raw_ids("user"))
-    items = _array(graph.raw_ids("item"))
+    users = id_array(graph.raw_ids("user"))
+    items = id_array(graph.raw_ids("item"))
     parts = []
     for edge_type in graph.interaction_types:
         store = graph[edge_type]
@@ -223,70 +229,12 @@ def to_csv(graph: TemporalRecGraph, path: str | os.PathLike[str]) -> None:
         to_pandas(graph).drop(columns="event_id").to_csv(temporary, index=False)
 
 
-def to_networkx(graph: TemporalRecGraph) -> nx.MultiDiGraph:
-    """Nodes are ``('user', raw id)`` and ``('item', raw id)``, keys of edges are event ids.
-
-    Scalar features and strings become node attributes; edges carry ``relation``, ``event_id``
-    and, where the graph has them, ``time`` and ``rating``.
-    """
-    import networkx as nx
-
-    out = nx.MultiDiGraph()
-    for node_type in ("user", "item"):
-        ids = _array(graph.raw_ids(node_type)).tolist()
-        columns = _node_columns(graph, node_type)
-        for row, raw in enumerate(ids):
-            attributes = {name: values[row] for name, values in columns.items()}
-            out.add_node((node_type, raw), **attributes)
-    users, items = _array(graph.raw_ids("user")), _array(graph.raw_ids("item"))
-    for edge_type in graph.interaction_types:
-        store = graph[edge_type]
-        source, target = (side.tolist() for side in store.edge_index)
-        extra = {k: store[k].tolist() for k in ("time", "rating") if k in store}
-        for row, event in enumerate(store.event_id.tolist()):
-            attributes = {name: values[row] for name, values in extra.items()}
-            out.add_edge(
-                ("user", users[source[row]]),
-                ("item", items[target[row]]),
-                key=event,
-                relation=edge_type[1],
-                event_id=event,
-                **attributes,
-            )
-    return out
-
-
-def from_networkx(graph: nx.MultiDiGraph) -> TemporalRecGraph:
-    """The inverse of :func:`to_networkx` (edges need ``event_id`` or ``time``)."""
-    rows = [
-        {"user_id": u[1], "item_id": v[1], **data}
-        for u, v, data in graph.edges(data=True)
-        if u[0] == "user" and v[0] == "item"
-    ]
-    if not rows:
-        raise ValueError("'graph' has no edges from ('user', id) to ('item', id) nodes")
-    df = pd.DataFrame(rows)
-    clock = "event_id" if "event_id" in df else "time"
-    if clock not in df:
-        raise ValueError("'graph': edges need 'event_id' or 'time' to be ordered")
-    df = df.sort_values(clock, kind="stable", ignore_index=True)
-    tables = {}
-    for node_type, name in (("user", "user_id"), ("item", "item_id")):
-        nodes = [{name: n[1], **d} for n, d in graph.nodes(data=True) if n[0] == node_type]
-        tables[node_type] = pd.DataFrame(nodes)
-    several = df["relation"].nunique() > 1 if "relation" in df else False
-    return from_pandas(
-        df,
-        time="time" if "time" in df else None,
-        rating="rating" if "rating" in df else None,
-        relation="relation" if several else None,
-        users=tables["user"],
-        items=tables["item"],
-    )
-
-
 def _add_nodes(
-    graph: TemporalRecGraph, node_type: str, column: str, ids: np.ndarray, table: pd.DataFrame | None
+    graph: TemporalRecGraph,
+    node_type: str,
+    column: str,
+    ids: np.ndarray,
+    table: pd.DataFrame | None,
 ) -> np.ndarray:
     """Fills the node store and returns the node index of every event."""
     store = graph[node_type]
@@ -298,8 +246,8 @@ def _add_nodes(
         if known.has_duplicates:
             double = np.asarray(known.duplicated())
             raise ValueError(
-                f"'{node_type}s': column {column!r} repeats {raw[double][0]!r} in {first_rows(double)}; "
-                f"one row per {node_type}"
+                f"'{node_type}s': column {column!r} repeats {raw[double][0]!r} in "
+                f"{first_rows(double)}; one row per {node_type}"
             )
         index = known.get_indexer(pd.Index(ids))
         if (index < 0).any():
@@ -324,7 +272,10 @@ def _add_feature(store: Any, node_type: str, name: str, column: pd.Series) -> No
         raise ValueError(f"'{node_type}s': {name!r} cannot name a feature; rename the column")
     missing = column.isna().to_numpy()
     if missing.any():
-        raise ValueError(f"'{node_type}s': column {name!r} has missing values in {first_rows(missing)}; fill them")
+        raise ValueError(
+            f"'{node_type}s': column {name!r} has missing values in {first_rows(missing)}; fill "
+            f"them"
+        )
     if pd.api.types.is_bool_dtype(column.dtype):
         store[name] = torch.from_numpy(column.to_numpy(dtype=bool).copy())
     elif pd.api.types.is_integer_dtype(column.dtype):
@@ -340,12 +291,16 @@ def _add_feature(store: Any, node_type: str, name: str, column: pd.Series) -> No
         )
 
 
-def _relations(df: pd.DataFrame, relation: str | None, default: str) -> tuple[np.ndarray | None, list[str]]:
+def _relations(
+    df: pd.DataFrame, relation: str | None, default: str
+) -> tuple[np.ndarray | None, list[str]]:
     if relation is None:
         return None, [default]
     column = require_column(df, "relation", relation)
     if column.isna().any():
-        raise ValueError(f"'relation': column {relation!r} is missing in {first_rows(column.isna().to_numpy())}")
+        raise ValueError(
+            f"'relation': column {relation!r} is missing in {first_rows(column.isna().to_numpy())}"
+        )
     codes, names = pd.factorize(column.astype(str), sort=True)
     bad = [n for n in names if not n or "__" in n]
     if bad:
@@ -360,7 +315,9 @@ def _order_events(graph: TemporalRecGraph, events: list[EdgeType]) -> None:
         timed = all("time" in graph[t] for t in events)
         if len(events) > 1 and not timed:
             raise ValueError("several kinds of events without times have no common order")
-        clock = torch.cat([graph[t].time.cpu() for t in events]) if timed else torch.arange(sizes[0])
+        clock = (
+            torch.cat([graph[t].time.cpu() for t in events]) if timed else torch.arange(sizes[0])
+        )
         order = torch.argsort(clock, stable=True)
         event_id = torch.empty_like(order)
         event_id[order] = torch.arange(order.numel())
@@ -377,19 +334,9 @@ def _order_events(graph: TemporalRecGraph, events: list[EdgeType]) -> None:
                 store[key] = value[rows]
 
 
-def _array(ids: torch.Tensor | list[str]) -> np.ndarray:
+def id_array(ids: torch.Tensor | list[str]) -> np.ndarray:
+    """Raw ids as int64, or as an object array of ``str``."""
     return ids.cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids, dtype=object)
-
-
-def _node_columns(graph: TemporalRecGraph, node_type: str) -> dict[str, list[Any]]:
-    store, columns = graph[node_type], {}
-    for key, value in store.items():
-        if key.endswith("_bytes") and key != "raw_id_bytes":
-            columns[key.removesuffix("_bytes")] = graph.strings(node_type, key.removesuffix("_bytes"))
-        elif isinstance(value, torch.Tensor) and value.dim() == 1 and value.size(0) == store.num_nodes:
-            if key != "raw_id" and not key.endswith("_offsets"):
-                columns[key] = value.tolist()
-    return columns
 
 
 def _error_offset(path: Path, encoding: str) -> int:

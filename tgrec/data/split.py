@@ -113,7 +113,9 @@ def global_time_split(graph: TemporalRecGraph, val: float = 0.1, test: float = 0
         return Targets(user[rows], event_id[rows], item[rows], time[rows])
 
     end = int(event_id[-1]) + 1
-    return Split(graph, train, last_events(val_cut, test_cut), last_events(test_cut, end), cold_is_miss=True)
+    return Split(
+        graph, train, last_events(val_cut, test_cut), last_events(test_cut, end), cold_is_miss=True
+    )
 
 
 def _log(graph: TemporalRecGraph) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -40,7 +40,7 @@ class TemporalRecGraph(HeteroData):
     Methods are pure; slices are views of the same tensors.
     """
 
-    # ---- construction (see tgrec/data/convert.py) -------------------------------------------
+    # ---- construction (see tgrec/data/convert*.py) -------------------------------------------
 
     @classmethod
     def from_pandas(
@@ -78,7 +78,7 @@ class TemporalRecGraph(HeteroData):
     @classmethod
     def from_networkx(cls, graph: nx.MultiDiGraph) -> TemporalRecGraph:
         """The inverse of :meth:`to_networkx`."""
-        from tgrec.data.convert import from_networkx
+        from tgrec.data.convert_networkx import from_networkx
 
         return from_networkx(graph)
 
@@ -96,7 +96,7 @@ class TemporalRecGraph(HeteroData):
 
     def to_networkx(self) -> nx.MultiDiGraph:
         """A ``MultiDiGraph`` with nodes ``(type, raw id)`` and one edge per event."""
-        from tgrec.data.convert import to_networkx
+        from tgrec.data.convert_networkx import to_networkx
 
         return to_networkx(self)
 
@@ -244,7 +244,9 @@ class TemporalRecGraph(HeteroData):
             for key, value in self[edge_type].items():
                 out[edge_type][key] = value
             user, item = self[edge_type].edge_index.cpu()
-            out[edge_type].edge_index = torch.stack([new_index["user"][user], new_index["item"][item]])
+            out[edge_type].edge_index = torch.stack(
+                [new_index["user"][user], new_index["item"][item]]
+            )
         return out
 
     # ---- raw ids and titles -----------------------------------------------------------------
@@ -268,7 +270,9 @@ class TemporalRecGraph(HeteroData):
         known = self.raw_ids(node_type)
         wanted = raw_ids.cpu().numpy() if isinstance(raw_ids, Tensor) else np.asarray(raw_ids)
         wanted = np.atleast_1d(wanted)
-        values = known.cpu().numpy() if isinstance(known, Tensor) else np.asarray(known, dtype=object)
+        values = (
+            known.cpu().numpy() if isinstance(known, Tensor) else np.asarray(known, dtype=object)
+        )
         found = pd.Index(values).get_indexer(pd.Index(wanted))
         if (found < 0).any():
             unknown = wanted[found < 0]
@@ -351,7 +355,9 @@ class TemporalRecGraph(HeteroData):
 
     def _node_store(self, node_type: str) -> Any:
         if node_type not in self.node_types:
-            raise ValueError(f"'node_type' needs to be one of {self.node_types} (got {node_type!r})")
+            raise ValueError(
+                f"'node_type' needs to be one of {self.node_types} (got {node_type!r})"
+            )
         self._require_whole("raw ids and strings")
         return self[node_type]
 

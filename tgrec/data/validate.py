@@ -54,7 +54,9 @@ def _event_problems(graph: TemporalRecGraph, edge_type: tuple[str, str, str]) ->
             )
     for key in ("event_id", "time", "rating"):
         if key in store and (store[key].dim() == 0 or store[key].size(0) != size):
-            found.append(f"'{key}' of {edge_type} needs {size} values (got {list(store[key].shape)})")
+            found.append(
+                f"'{key}' of {edge_type} needs {size} values (got {list(store[key].shape)})"
+            )
         elif key in ("event_id", "time") and key in store and store[key].dtype != torch.int64:
             found.append(f"'{key}' of {edge_type} needs to be int64 (got {store[key].dtype}; float "
                          f"times lose seconds)")  # fmt: skip

@@ -60,17 +60,21 @@ class RecModel(nn.Module):
         Sums and counts, not means, so that several processes can average over all their terms.
 
         Returns:
-            ``(sums [K], counts [K])``; the loss is ``(sums / counts).sum()``.
+            ``(sums [K], counts [K])``; the loss is ``sums.sum() / counts.sum()``: every prediction
+            weighs the same, whichever part it belongs to. (Means of parts would let the part with
+            the fewest predictions, and so the noisiest gradient, drown the others.)
         """
         if type(self).loss is RecModel.loss:
-            raise NotImplementedError(f"{type(self).__name__} implements neither loss_terms nor loss")
+            raise NotImplementedError(
+                f"{type(self).__name__} implements neither loss_terms nor loss"
+            )
         size = torch.tensor([float(batch.user.numel())], device=batch.user.device)
         return self.loss(batch).view(1) * size, size
 
     def loss(self, batch: RecBatch) -> Tensor:
         """The scalar training loss of a batch."""
         sums, counts = self.loss_terms(batch)
-        return (sums / counts.clamp(min=1)).sum()
+        return sums.sum() / counts.sum().clamp(min=1)
 
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""

@@ -69,7 +69,7 @@ def append_mask(history: History, num_items: int) -> tuple[Tensor, Tensor]:
 
 
 class BERT4Rec(RecModel):
-    r"""Bidirectional encoder for sequential recommendation (Sun et al., CIKM 2019, arXiv 1904.06690).
+    r"""Bidirectional encoder for next items (Sun et al., CIKM 2019, arXiv 1904.06690).
 
     A Transformer that sees both sides predicts masked items; at inference one mask token stands
     after the history.
@@ -159,7 +159,14 @@ class BERTBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = SequenceEncoder(
-            d_model, n_heads, n_blocks, d_ff, max_len + 1, dropout, causal=False, positions=positions
+            d_model,
+            n_heads,
+            n_blocks,
+            d_ff,
+            max_len + 1,
+            dropout,
+            causal=False,
+            positions=positions,
         )
         self.project = nn.Linear(d_model, d_model)
         self.norm = nn.LayerNorm(d_model)

@@ -78,7 +78,9 @@ class SkipMarkov(RecModel):
         """
         return self._rows(batch, self.untyped, typed=False, leave_out=True)
 
-    def _rows(self, batch: RecBatch, table: TransitionTable, typed: bool, leave_out: bool) -> Tensor:
+    def _rows(
+        self, batch: RecBatch, table: TransitionTable, typed: bool, leave_out: bool
+    ) -> Tensor:
         assert batch.history is not None
         history = batch.history.latest(self.last)
         now = history.time[:, -1:] if batch.query_time is None else batch.query_time[:, -1:]

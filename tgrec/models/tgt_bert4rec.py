@@ -47,8 +47,9 @@ class TGTBERT4Rec(RecModel):
       .. math:: h = \alpha\, h_{bert} + (1 - \alpha)\, h_{tgt}, \qquad
                 z = h E^\top + (1 - \alpha)\, w \log(1 + p / 10^{-3})
 
-    The loss is the sum of three cross-entropies over the whole catalogue: of z for the last event
-    of each sequence, of ``h_bert`` at all masked positions, of ``h_tgt`` at all positions.
+    The loss is the mean cross-entropy over the whole catalogue of three kinds of predictions: of
+    z for the last event of each sequence, of ``h_bert`` at all masked positions, of ``h_tgt`` at
+    all positions.
 
     Ablations: ``fusion_alpha=1`` is the BERT branch alone and ``0`` the TGT branch alone (the
     other one is then not built), ``learnable_fusion=False`` fixes the gate, ``use_time=False``
@@ -159,7 +160,11 @@ class TGTBERT4Rec(RecModel):
     def monitor(self) -> dict[str, float]:
         """The gate, and the weight of the graph."""
         out = {"alpha": float(self.alpha.detach())}
-        return out if self.graph_weight is None else out | {"graph_weight": float(self.graph_weight.detach())}
+        return (
+            out
+            if self.graph_weight is None
+            else out | {"graph_weight": float(self.graph_weight.detach())}
+        )
 
     # ---- the two branches ---------------------------------------------------------------------
 
@@ -207,7 +212,9 @@ class TGTBERT4Rec(RecModel):
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the fused product and what the graph adds to it."""
         scores = super().score(batch)
-        return scores if self.graph is None else scores + self._graph_logits(self.graph.score(batch))
+        return (
+            scores if self.graph is None else scores + self._graph_logits(self.graph.score(batch))
+        )
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropies of the fused scores, of the BERT branch and of the TGT branch."""
@@ -270,8 +277,13 @@ class TGTBERT4Rec(RecModel):
         bert = None if self.bert is None else self.bert_hidden(history.item, history.mask)
         tgt = None
         if self.tgt is not None:
-            known = History(*(_shift(x) for x in (history.item.clamp(max=self.num_items - 1), history.time,
-                              history.event_id, history.relation)), mask=_shift(history.mask))  # fmt: skip
+            known = History(
+                item=_shift(history.item.clamp(max=self.num_items - 1)),
+                time=_shift(history.time),
+                event_id=_shift(history.event_id),
+                relation=_shift(history.relation),
+                mask=_shift(history.mask),
+            )
             tgt = self.tgt_hidden(known, None)
         fused = self.fuse(bert, tgt)
         logits = F.pad(inner_products(fused, self.encode_item()), (1, 0), value=-math.inf)
@@ -333,7 +345,9 @@ def _from_seed(
         )
     limit = model.config["max_len"]
     if input_ids.size(1) > limit:
-        raise ValueError(f"'input_ids' is longer than max_len={limit}; keep the last {limit} events")
+        raise ValueError(
+            f"'input_ids' is longer than max_len={limit}; keep the last {limit} events"
+        )
     order = torch.argsort(mask.long(), dim=1, stable=True)  # padding first, events in order
     ids, real = input_ids.gather(1, order), mask.gather(1, order)
     times = timestamps.gather(1, order)

@@ -59,7 +59,9 @@ class EventIndex:
     def __init__(self, graph: TemporalRecGraph, device: torch.device | str | None = None) -> None:
         types = graph.interaction_types
         if not types:
-            raise ValueError("'graph' has no events: no ('user', r, 'item') type carries 'event_id'")
+            raise ValueError(
+                "'graph' has no events: no ('user', r, 'item') type carries 'event_id'"
+            )
         stores = [graph[t] for t in types]
         device = torch.device(device) if device is not None else stores[0].event_id.device
         edges = torch.cat([s.edge_index for s in stores], dim=1).to(device)
@@ -70,7 +72,12 @@ class EventIndex:
         time = torch.cat([s.time for s in stores]).to(device) if self.has_time else event_id * 0
         if len(types) > 1:
             order = torch.argsort(event_id)
-            edges, event_id, relation, time = edges[:, order], event_id[order], relation[order], time[order]
+            edges, event_id, relation, time = (
+                edges[:, order],
+                event_id[order],
+                relation[order],
+                time[order],
+            )
         if event_id.numel() and (event_id.diff() <= 0).any():
             raise ValueError("'event_id' is not strictly increasing; see graph.validate()")
         self.relations = [t[1] for t in types]
@@ -102,13 +109,16 @@ class EventIndex:
                 )
             if value.device.type != self.device.type:
                 raise ValueError(
-                    f"'{name}' is on {value.device} and the index on {self.device}; move one of them"
+                    f"'{name}' is on {value.device} and the index on {self.device}; move one of "
+                    f"them"
                 )
         # On CUDA this would stop the host for every batch; there the loader checks once.
         if user.device.type == "cpu" and user.numel():
             low, high = (int(v) for v in user.aminmax())
             if low < 0 or high >= self.num_users:
-                raise ValueError(f"'user' needs to be in 0..{self.num_users - 1} (got {low}..{high})")
+                raise ValueError(
+                    f"'user' needs to be in 0..{self.num_users - 1} (got {low}..{high})"
+                )
 
     def _lists(self) -> tuple[EventList, EventList]:
         sides = ((self.user, self.item, self.num_users), (self.item, self.user, self.num_items))
@@ -118,7 +128,9 @@ class EventIndex:
         for order, place in zip(orders, places, strict=True):
             place[order] = torch.arange(order.numel(), device=order.device)
         lists = []
-        for (node, other, size), order, other_place in zip(sides, orders, places[::-1], strict=True):
+        for (node, other, size), order, other_place in zip(
+            sides, orders, places[::-1], strict=True
+        ):
             ptr = torch.zeros(size + 1, dtype=torch.int64, device=node.device)
             torch.cumsum(torch.bincount(node, minlength=size), 0, out=ptr[1:])
             key = node[order] * self.end + self.event_id[order]

@@ -70,10 +70,12 @@ class HistorySampler:
 
 
 def _only(index: EventIndex, relations: Sequence[str]) -> EventList:
-    """The user's list restricted to some kinds of events (without twins, which no history needs)."""
+    """The user's list restricted to some kinds of events; its twins mean nothing any more."""
     unknown = [r for r in relations if r not in index.relations]
     if unknown or not relations:
-        raise ValueError(f"'relations' needs to be some of {index.relations} (got {list(relations)})")
+        raise ValueError(
+            f"'relations' needs to be some of {index.relations} (got {list(relations)})"
+        )
     codes = torch.tensor([index.relations.index(r) for r in relations], device=index.device)
     events = index.by_user
     keep = torch.isin(index.relation[events.log], codes)

@@ -1,0 +1,34 @@
+"""Training, measuring, and what a run leaves behind."""
+
+from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
+from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
+from tgrec.training.fit import FitResult, NotFiniteError, fit
+from tgrec.training.record import RunRecord, append_record, read_records
+from tgrec.training.report import RankedRun, print_summary
+from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
+from tgrec.training.settings import TrainSettings
+from tgrec.training.tie_audit import audited_splits, permute_ties
+
+__all__ = [
+    "SAMPLED",
+    "Evaluation",
+    "FitResult",
+    "NotFiniteError",
+    "RankedRun",
+    "RunRecord",
+    "Task",
+    "TrainSettings",
+    "append_record",
+    "audited_splits",
+    "evaluate",
+    "fit",
+    "latest_folder",
+    "load_checkpoint",
+    "new_folder",
+    "permute_ties",
+    "print_summary",
+    "read_ranks",
+    "read_records",
+    "run",
+    "save_checkpoint",
+]

@@ -63,7 +63,10 @@ def save_checkpoint(
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
-    about = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings, sort_keys=True)}
+    about = {
+        "progress": json.dumps(asdict(progress)),
+        "settings": json.dumps(settings, sort_keys=True),
+    }
     with atomic_path(folder / CHECKPOINT) as temporary:
         save_file(tensors, temporary, metadata=about)
 

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from tgrec.data import Split, Targets
 from tgrec.loader import SeedLoader, Track
-from tgrec.metrics import candidate_ranks, group_summaries, sampled_negatives, summarize, target_ranks
+from tgrec.metrics import (
+    candidate_ranks,
+    group_summaries,
+    sampled_negatives,
+    summarize,
+    target_ranks,
+)
 from tgrec.models.base import RecModel
 from tgrec.models.popularity import item_counts
 from tgrec.sampler import EventIndex, past_items
@@ -106,7 +112,9 @@ def evaluate(
                 )
             seen = past_items(index, part.user, part.cut)
             here = rows.cpu()
-            ranks["full"][here] = target_ranks(scores, part.item, seen if remove_seen else None).cpu()
+            ranks["full"][here] = target_ranks(
+                scores, part.item, seen if remove_seen else None
+            ).cpu()
             for name in names[1:]:
                 negatives = _negatives(name, part, seen, popularity)
                 ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
@@ -116,9 +124,7 @@ def evaluate(
     return Evaluation(ranks, loader.lengths(asked).cpu(), targets, groups)
 
 
-def _negatives(
-    name: str, part: Targets, seen: tuple[Tensor, Tensor], popularity: Tensor
-) -> Tensor:
+def _negatives(name: str, part: Targets, seen: tuple[Tensor, Tensor], popularity: Tensor) -> Tensor:
     """Candidates drawn outside the past and the target, the same for every model."""
     kind, number = SAMPLED[name]
     own = torch.arange(len(part), device=part.user.device)
@@ -138,4 +144,3 @@ def _cold_groups(
         worst = split.graph.num_items if name == "full" else SAMPLED[name][1] + 1
         values[cold_item | cold_user] = worst
     return {"cold item": cold_item, "cold user": cold_user, "warm": ~(cold_item | cold_user)}
-

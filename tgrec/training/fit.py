@@ -24,6 +24,7 @@ from tgrec.models.base import RecModel
 from tgrec.models.io import load_parameters, parameters_copy
 from tgrec.nn.linear_cross_entropy import fast_dtype
 from tgrec.sampler import EventIndex
+from tgrec.training.allocator import keep_freed_memory
 from tgrec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
@@ -95,6 +96,7 @@ def fit(
     settings = replace(settings or TrainSettings(), **overrides)
     if model.num_parameters() == 0:
         return FitResult(stopped="no parameters", peak_memory_mb=_peak_memory(settings))
+    keep_freed_memory()
     device = torch.device(settings.device)
     model.to(device)
     workers = start_workers(device)
@@ -116,7 +118,9 @@ def _run(loop: _Loop, line: ProgressLine, stop_asked: threading.Event) -> str:
     while progress.epoch < settings.epochs:
         if progress.waited >= settings.patience:
             return "patience"
-        finished = loop.train_epoch(line, lambda: loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0)
+        finished = loop.train_epoch(
+            line, lambda: loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
+        )
         progress.seconds = clock()
         if not finished:
             loop.save()
@@ -153,7 +157,12 @@ class _Loop:
 
     @classmethod
     def start(
-        cls, model: RecModel, split: Split, settings: TrainSettings, workers: Workers, folder: Path | None
+        cls,
+        model: RecModel,
+        split: Split,
+        settings: TrainSettings,
+        workers: Workers,
+        folder: Path | None,
     ) -> _Loop:
         device = torch.device(settings.device)
         loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
@@ -207,12 +216,14 @@ class _Loop:
             sums, counts = self.terms(batch)
         total = workers.total(counts.detach())
         # DistributedDataParallel averages gradients; the loss is a sum over the global count.
-        loss = (sums / total.clamp(min=1)).sum() * workers.world_size
+        loss = sums.sum() / total.sum().clamp(min=1) * workers.world_size
         where = f"epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps_per_epoch}"
         if not torch.isfinite(workers.total(loss.detach())):
             self._fail(f"the loss is {float(loss)} at {where}")
         (loss / settings.accumulate).backward()
-        if (progress.step + 1) % settings.accumulate == 0 or progress.step + 1 == self.steps_per_epoch:
+        if (
+            progress.step + 1
+        ) % settings.accumulate == 0 or progress.step + 1 == self.steps_per_epoch:
             if settings.clip:
                 norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
                 if not torch.isfinite(norm):
@@ -226,16 +237,23 @@ class _Loop:
 
     def _fail(self, what: str) -> None:
         self.restore_best()
-        kept = f"the best weights (epoch {self.progress.best_epoch}) are kept" if self.best else "no weights were kept"
-        raise NotFiniteError(f"{what}; {kept}. A smaller learning rate (lr={self.settings.lr}) usually helps")
+        kept = (
+            f"the best weights (epoch {self.progress.best_epoch}) are kept"
+            if self.best
+            else "no weights were kept"
+        )
+        raise NotFiniteError(
+            f"{what}; {kept}. A smaller learning rate (lr={self.settings.lr}) usually helps"
+        )
 
     def close_epoch(self) -> dict[str, Any]:
         """Counts the epoch and says what it was like."""
         progress = self.progress
+        loss = sum(progress.sums) / max(sum(progress.counts), 1.0)
         losses = [s / max(c, 1.0) for s, c in zip(progress.sums, progress.counts, strict=True)]
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.sums, progress.counts = [], []
-        entry: dict[str, Any] = {"epoch": progress.epoch, "loss": sum(losses)}
+        entry: dict[str, Any] = {"epoch": progress.epoch, "loss": loss}
         if len(losses) > 1:
             entry["losses"] = losses
         entry["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -268,7 +286,12 @@ class _Loop:
         lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
         write_text(self.folder / HISTORY, lines)
         save_checkpoint(
-            self.folder, self.model, self.optimizer, self.best, self.progress, _resumable(self.settings)
+            self.folder,
+            self.model,
+            self.optimizer,
+            self.best,
+            self.progress,
+            _resumable(self.settings),
         )
 
     def resume(self) -> None:

@@ -42,7 +42,10 @@ class ProgressLine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.bar.stop()
 
@@ -60,7 +63,8 @@ class ProgressLine:
         text = f"epoch {entry['epoch']}/{self.settings.epochs}  loss {entry['loss']:.4f}"
         if "val" in entry:
             value = entry["val"].get(metric, float("nan"))
-            text += f"  val {metric} {value:.4f} (best {progress.best:.4f}, epoch {progress.best_epoch})"
+            best = f"best {progress.best:.4f}, epoch {progress.best_epoch}"
+            text += f"  val {metric} {value:.4f} ({best})"
         if self.live:
             self.bar.update(self.task, description=text)
         elif "val" in entry:

@@ -68,7 +68,9 @@ class TrainSettings:
                    "precision": ("auto", "bf16", "fp32")}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"'{name}' needs to be one of {list(allowed)} (got {getattr(self, name)!r})")
+                raise ValueError(
+                    f"'{name}' needs to be one of {list(allowed)} (got {getattr(self, name)!r})"
+                )
 
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of step ``step`` (from 0) of ``total``."""

@@ -1,0 +1,296 @@
+"""Trains and measures models on MovieLens-1M (and the other boards), honestly.
+
+    python benchmarks/ml1m.py --model tgt_bert4rec
+    python benchmarks/ml1m.py --models popularity markov sasrec --board ml1m-time
+    python benchmarks/ml1m.py --model my_model.py:MyModel --dataset simulated
+
+Without MovieLens-1M and without a network it says so and runs on simulated data. What stands on
+each board and how it is measured: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from golden import GOLDEN, Golden
+from rich.console import Console
+
+from tgrec.datasets import BOARDS, DatasetNotFound, checksum
+from tgrec.loader import Track
+from tgrec.models import MODELS, RecModel, load_model
+from tgrec.training import (
+    RankedRun,
+    Task,
+    TrainSettings,
+    append_record,
+    audited_splits,
+    evaluate,
+    latest_folder,
+    new_folder,
+    print_summary,
+    run,
+)
+
+console = Console()
+Dataset = Literal["auto", "ml1m", "ml100k", "simulated"]
+DEFAULT_BOARD = {"ml1m": "ml1m-loo", "ml100k": "ml100k-seed", "simulated": "simulated-loo"}
+
+
+@dataclass
+class Options:
+    """What to run. Settings left out are the golden ones of each model (benchmarks/golden.py)."""
+
+    model: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--models"])] = ("tgt_bert4rec",)
+    """Names from tgrec.models.MODELS, or FILE.py:CLASS; several give one table."""
+    board: str | None = None
+    """One of ml1m-loo, ml1m-seed, ml1m-sasrec, ml1m-time, ml100k-seed, simulated-loo."""
+    track: Track = "T1"
+    """T1: history only. T2: the query time is given. T2-coarse: it is rounded up to the hour."""
+    dataset: Dataset = "auto"
+    """auto: MovieLens-1M where it can be had, else the simulated set."""
+    root: Path | None = None
+    """Folder with the data; by default $TGREC_DATA, else the user's cache."""
+    out: Path = Path("runs")
+    """Every run leaves a folder here."""
+    record: Path | None = None
+    """Append the result to this file of records (benchmarks/results/*.jsonl)."""
+    seed: int = 0
+    """Of the weights, the order of batches, the masks and the dropout."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    resume: bool = False
+    """Continue the newest run of this name in --out, bit-equal to one that never stopped."""
+    weights: Path | None = None
+    """Start from a saved model: a run folder, or its 'model' folder."""
+    eval_only: bool = False
+    """Do not train; needs --weights for models that learn."""
+    tie_audit: bool = False
+    """Also measure with the order inside ties of the histories permuted, 5 draws."""
+
+    epochs: int | None = None
+    """At most so many."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better validation NDCG@10."""
+    eval_every: int | None = None
+    """Evaluate after every so many epochs."""
+    batch_size: int | None = None
+    """Sequences per step, on average."""
+    lr: float | None = None
+    """Learning rate."""
+    weight_decay: float | None = None
+    """Decoupled weight decay."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up."""
+    lr_decay: Literal["none", "cosine"] | None = None
+    """How the learning rate falls."""
+    accumulate: int | None = None
+    """Batches per step of the optimizer."""
+    clip: float | None = None
+    """Largest norm of the gradient, 0 for none."""
+    windows: Literal["last", "all"] | None = None
+    """Train on the last max_len events of each user, or on all in windows."""
+    precision: Literal["auto", "bf16", "fp32"] | None = None
+    """Of products."""
+
+    d_model: int | None = None
+    """Width."""
+    n_heads: int | None = None
+    """Attention heads."""
+    n_blocks: int | None = None
+    """Blocks (of each branch)."""
+    d_ff: int | None = None
+    """Width of the feed-forward layers."""
+    max_len: int | None = None
+    """Events read per user."""
+    dropout: float | None = None
+    """Dropout."""
+    mask_prob: float | None = None
+    """Share of positions masked (BERT branch)."""
+    last_prob: float | None = None
+    """Share of sequences in which only the last position is masked (BERT branch)."""
+    positions: Literal["learned", "sinusoidal"] | None = None
+    """Kind of position vectors."""
+    tgt_fusion_alpha: float | None = None
+    """Share of the BERT branch; 1 is that branch alone, 0 the TGT branch alone."""
+    tgt_learnable_fusion: bool | None = None
+    """Whether that share is learned."""
+    use_time: bool | None = None
+    """Whether the TGT branch reads times."""
+    use_graph: bool | None = None
+    """Whether the TGT branch reads item-item transitions."""
+
+
+# Options that are settings of a model, by the name of its argument.
+MODEL_FLAGS = {
+    **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
+                      "last_prob", "positions", "use_time", "use_graph")},
+    "tgt_fusion_alpha": "fusion_alpha",
+    "tgt_learnable_fusion": "learnable_fusion",
+}  # fmt: skip
+TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_decay", "warmup_steps",
+               "lr_decay", "accumulate", "clip", "windows", "precision")  # fmt: skip
+
+
+def main() -> None:
+    """Parses the command line and runs it."""
+    try:
+        options = tyro.cli(Options, description=__doc__, config=(tyro.conf.FlagConversionOff,))
+        runs = run_all(options)
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
+    print_summary(runs)
+
+
+def run_all(options: Options) -> list[RankedRun]:
+    """One run per model; the same board, track and seed for all."""
+    classes = [find_model(name) for name in options.model]
+    check_flags(options, classes)
+    if options.weights is not None and len(classes) > 1:
+        raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
+    torch.device(options.device)
+    task = load_task(options)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA device here; use --device cpu")
+    console.print(f"board {task.board}, track {options.track}, data: {task.data}", highlight=False)
+    return [run_one(options, task, name, cls) for name, cls in classes]
+
+
+def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> RankedRun:
+    """Builds, trains and measures one model."""
+    golden = GOLDEN.get(name, Golden())
+    settings = train_settings(options, golden, task)
+    label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
+    folder = latest_folder(options.out, label) if options.resume else new_folder(options.out, label)
+    torch.manual_seed(options.seed)
+    if options.weights is None:
+        model = cls.from_graph(task.split.train, **model_settings(options, golden, cls))
+    else:
+        model = load_weights(options.weights, cls, task)
+    if options.eval_only and options.weights is None and model.num_parameters():
+        raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
+    console.print(
+        f"{name}: {model.num_parameters():,} parameters, {task.split.train.num_events:,} training "
+        f"events, run folder {folder}",
+        highlight=False,
+    )
+    ranked = run(name, model, task, settings, folder, resume=options.resume,
+                 train=not options.eval_only, extra={"options": _plain(options)})  # fmt: skip
+    if options.tie_audit:
+        audit_ties(model, task, settings, folder)
+    if options.record is not None:
+        append_record(options.record, ranked.record)
+    return ranked
+
+
+def load_task(options: Options) -> Task:
+    """The board; on ``--dataset auto`` the simulated one if MovieLens cannot be had."""
+    dataset = options.dataset
+    wanted = options.board or DEFAULT_BOARD["ml1m" if dataset == "auto" else dataset]
+    if wanted not in BOARDS:
+        raise ValueError(f"--board: there is no {wanted!r}{_near(wanted, list(BOARDS))}")
+    if dataset != "auto" and not wanted.startswith(dataset):
+        raise ValueError(f"--board {wanted} is not on --dataset {dataset}; leave one of them out")
+    try:
+        graph = BOARDS[wanted].load(options.root, True)
+    except DatasetNotFound as error:
+        if dataset != "auto" or options.board is not None:
+            raise
+        # The first line that anybody sees: what follows is not MovieLens.
+        print(f"MovieLens-1M could not be had, so this runs on SIMULATED data. {error}", flush=True)
+        wanted = "simulated-loo"
+        graph = BOARDS[wanted].load(options.root, True)
+    board = BOARDS[wanted]
+    data = board.dataset if not wanted.startswith("simulated") else f"SIMULATED ({board.dataset})"
+    return Task(board.tag, data, checksum(graph), board.split(graph), board.remove_seen)
+
+
+def find_model(name: str) -> tuple[str, type[RecModel]]:
+    """The class of a name in MODELS, or of FILE.py:CLASS."""
+    if name in MODELS:
+        return name, MODELS[name]
+    path, _, attribute = name.rpartition(":")
+    if not path.endswith(".py"):
+        raise ValueError(f"--model: there is no {name!r}{_near(name, list(MODELS))}; FILE.py:CLASS works too")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--model: there is no file {path!r}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--model: {path!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    cls = getattr(module, attribute, None)
+    if not (isinstance(cls, type) and issubclass(cls, RecModel)):
+        found = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, RecModel)]
+        raise ValueError(f"--model: {path} has no RecModel {attribute!r}; it has {found}")
+    return attribute, cls
+
+
+def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> None:
+    """A flag that no chosen model takes would do nothing: say so instead."""
+    for flag, argument in MODEL_FLAGS.items():
+        if getattr(options, flag) is not None and not any(takes(cls, argument) for _, cls in classes):
+            raise ValueError(f"--{flag}: none of {[n for n, _ in classes]} has that setting")
+
+
+def takes(cls: type[RecModel], argument: str) -> bool:
+    """Whether a model's constructor has an argument."""
+    return argument in inspect.signature(cls.__init__).parameters
+
+
+def model_settings(options: Options, golden: Golden, cls: type[RecModel]) -> dict[str, Any]:
+    """Golden settings, overridden by flags."""
+    given = {a: getattr(options, f) for f, a in MODEL_FLAGS.items() if getattr(options, f) is not None}
+    return {**golden.model, **{a: v for a, v in given.items() if takes(cls, a)}}
+
+
+def train_settings(options: Options, golden: Golden, task: Task) -> TrainSettings:
+    """Golden settings, overridden by flags."""
+    given = {f: getattr(options, f) for f in TRAIN_FLAGS if getattr(options, f) is not None}
+    common = {"track": options.track, "seed": options.seed, "device": options.device,
+              "remove_seen": task.remove_seen}  # fmt: skip
+    return TrainSettings(**{**golden.train, **given, **common})
+
+
+def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
+    """A saved model for this catalogue."""
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    return load_model(folder, {cls.__name__: cls}, task.split.graph.num_items, task.checksum)
+
+
+def audit_ties(model: RecModel, task: Task, settings: TrainSettings, folder: Path) -> None:
+    """Prints NDCG@10 with the order inside ties permuted; weights and targets stay."""
+    values = []
+    for split in audited_splits(task.split):
+        evaluation = evaluate(model, split, split.test, track=settings.track, sampled=False,
+                              remove_seen=task.remove_seen, device=settings.device)  # fmt: skip
+        values.append(evaluation.metrics()["full"]["NDCG@10"])
+    mean = sum(values) / len(values)
+    line = f"tie audit: NDCG@10 {mean:.4f} over {len(values)} permutations ({min(values):.4f} to {max(values):.4f})"
+    console.print(line, highlight=False)
+    (folder / "tie_audit.txt").write_text(line + "\n")
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {known}"
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    given = dataclasses.asdict(options)
+    return {k: v.name if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+
+
+if __name__ == "__main__":
+    main()

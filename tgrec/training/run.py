@@ -1,0 +1,214 @@
+"""One run from settings to a folder with everything it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tgrec.data import Split
+from tgrec.data.files import atomic_path, write_text
+from tgrec.models.base import RecModel
+from tgrec.models.io import save_model
+from tgrec.sampler import EventIndex
+from tgrec.training.evaluate import Evaluation, evaluate
+from tgrec.training.fit import FitResult, fit
+from tgrec.training.record import Environment, RunRecord, command_line, environment
+from tgrec.training.report import RankedRun
+from tgrec.training.settings import TrainSettings
+
+CONFIG, METRICS, RANKS, MODEL = "config.json", "metrics.json", "ranks.npz", "model"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured on: a board, loaded.
+
+    Args:
+        board: Its tag, for example ``ml1m-loo``.
+        data: Name of the data for people; says so if they are simulated.
+        checksum: Of the events.
+        split: What to fit on and what to ask.
+        remove_seen: Whether items of the past are left out of the ranking.
+    """
+
+    board: str
+    data: str
+    checksum: str
+    split: Split
+    remove_seen: bool
+
+
+def new_folder(out: str | os.PathLike[str], name: str) -> Path:
+    """Makes ``out/name``, or ``out/name-2`` and so on: no run ever writes into another's folder."""
+    number = 1
+    while True:
+        folder = Path(out) / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def latest_folder(out: str | os.PathLike[str], name: str) -> Path:
+    """The newest of the folders that :func:`new_folder` made for ``name``."""
+    found = [
+        p
+        for p in Path(out).glob(f"{name}*")
+        if p.name.removeprefix(name).lstrip("-").isdigit() or p.name == name
+    ]
+    if not found:
+        raise FileNotFoundError(
+            f"--resume: there is no run {name!r} in {str(out)!r}; start it without --resume"
+        )
+    return max(found, key=lambda p: (len(p.name), p.name))
+
+
+def run(
+    name: str,
+    model: RecModel,
+    task: Task,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    train: bool = True,
+    show: bool = True,
+    extra: Mapping[str, Any] | None = None,
+) -> RankedRun:
+    """Trains (if ``train``), asks the test targets once, and writes the run folder.
+
+    The folder holds ``config.json`` (options, versions, commit, data checksum), ``history.jsonl``
+    and a checkpoint while training, ``metrics.json``, ``ranks.npz`` and ``model/``, each written
+    atomically.
+
+    Args:
+        name: The model's name in tables.
+        model: From ``from_graph(task.split.train)``, or loaded weights.
+        task: What to measure on.
+        settings: How to train; also the track, the device and the precision of the evaluation.
+        folder: From :func:`new_folder`.
+        resume: Continue the training in ``folder``.
+        train: False only evaluates.
+        show: Print progress.
+        extra: Further JSON values for ``config.json``.
+    """
+    made_with = environment()  # now: the code may have moved on when a long run ends
+    about = {
+        "model": name,
+        "board": task.board,
+        "data": task.data,
+        "data_checksum": task.checksum,
+        "command": command_line(),
+        "settings": asdict(settings),
+        "model_config": model.config,
+        **made_with,
+        **(extra or {}),
+    }
+    write_text(folder / CONFIG, json.dumps(about, indent=2) + "\n")
+    result = FitResult(stopped="not trained")
+    if train:
+        result = fit(model, task.split, settings, folder=folder, resume=resume, show=show)
+    model.to(settings.device)
+    index = EventIndex(task.split.graph, settings.device)
+    evaluation = evaluate(
+        model, task.split, task.split.test, track=settings.track, remove_seen=task.remove_seen,
+        device=settings.device, index=index,
+    )  # fmt: skip
+    write_ranks(folder / RANKS, evaluation)
+    save_model(
+        model, folder / MODEL, catalogue=task.checksum, board=task.board, track=settings.track
+    )
+    record = _record(name, model, task, settings, result, evaluation, made_with)
+    write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
+    return RankedRun(record, evaluation.ranks, evaluation.targets.user)
+
+
+def write_ranks(path: Path, evaluation: Evaluation) -> None:
+    """Saves ranks and targets, from which every table can be derived again without the model."""
+    arrays = {f"rank/{k}": v.numpy() for k, v in evaluation.ranks.items()}
+    arrays |= {f"group/{k}": v.numpy() for k, v in evaluation.groups.items()}
+    targets = evaluation.targets
+    arrays |= {
+        "user": targets.user.numpy(),
+        "item": targets.item.numpy(),
+        "cut": targets.cut.numpy(),
+    }
+    arrays["history_length"] = evaluation.history_length.numpy()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_ranks(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Candidate set -> ``[n]`` ranks, as :func:`write_ranks` saved them."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {
+            k.removeprefix("rank/"): torch.from_numpy(arrays[k])
+            for k in arrays
+            if k.startswith("rank/")
+        }
+
+
+def _record(
+    name: str,
+    model: RecModel,
+    task: Task,
+    settings: TrainSettings,
+    result: FitResult,
+    evaluation: Evaluation,
+    made_with: Environment,
+) -> RunRecord:
+    return RunRecord(
+        command=command_line(),
+        protocol=task.board,
+        track=settings.track,
+        data=task.data,
+        checksum=task.checksum,
+        model=name,
+        settings={
+            **model.config,
+            **asdict(settings),
+            "best_epoch": result.best_epoch,
+            "val": _finite(result.best),
+        },
+        parameters=model.num_parameters(),
+        seed=settings.seed,
+        epochs=result.epochs,
+        seconds=result.seconds,
+        seconds_per_epoch=result.seconds_per_epoch if result.epochs else None,
+        metrics=evaluation.metrics(),
+        groups=evaluation.group_metrics(),
+        **made_with,
+    )
+
+
+def _metrics(record: RunRecord, settings: TrainSettings, result: FitResult) -> dict[str, Any]:
+    fitted = {k: v for k, v in dataclasses.asdict(result).items() if k != "history"}
+    return {
+        "protocol": f"{record.protocol} {record.track}",
+        "data": record.data,
+        "model": record.model,
+        "metrics": record.metrics,
+        "groups": record.groups,
+        "params": record.parameters,
+        "seconds_per_epoch": record.seconds_per_epoch,
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "seconds_to_best": result.seconds_to_best,
+        "peak_memory_mb": result.peak_memory_mb,
+        "seed": settings.seed,
+        "validation": {settings.metric: _finite(result.best)},
+        "fit": {k: _finite(v) if isinstance(v, float) else v for k, v in fitted.items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
