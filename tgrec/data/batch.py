@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ T = TypeVar("T", "History", "RecBatch", "Targets")
 
 
 def _to(value: T, device: torch.device | str) -> T:
-    moved = {
+    moved: dict[str, Any] = {
         f.name: v.to(device)
         for f in fields(value)
         if isinstance(v := getattr(value, f.name), Tensor | History)

@@ -57,14 +57,14 @@ def from_pandas(
     for argument, table in (("df", df), ("users", users), ("items", items)):
         if table is not None and not isinstance(table, pd.DataFrame):
             raise TypeError(f"'{argument}' needs to be a DataFrame (got {type(table).__name__})")
-    user_ids = id_values(require_column(df, "user", user), "user")
-    item_ids = id_values(require_column(df, "item", item), "item")
-    seconds = None if time is None else time_values(require_column(df, "time", time), "time")
-    ratings = (
-        None if rating is None else rating_values(require_column(df, "rating", rating), "rating")
-    )
+    wanted = {"user": user, "item": item, "time": time, "rating": rating, "relation": relation}
+    column = {k: require_column(df, k, v) for k, v in wanted.items() if v is not None}
     if len(df) == 0:
         raise ValueError("'df' has no rows: a graph needs at least one event")
+    user_ids = id_values(column["user"], "user")
+    item_ids = id_values(column["item"], "item")
+    seconds = None if time is None else time_values(column["time"], "time")
+    ratings = None if rating is None else rating_values(column["rating"], "rating")
 
     graph = TemporalRecGraph()
     user_index = _add_nodes(graph, "user", user, user_ids, users)
@@ -108,7 +108,8 @@ def from_csv(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"'path': there is no file {str(path)!r}")
-    head = path.open("rb").read(4096)
+    with path.open("rb") as file:
+        head = file.read(4096)
     if not head.strip():
         raise ValueError(f"{path}: the file is empty; it needs a header and one line per event")
     if head[:2] == b"\x1f\x8b" or head[:2] == b"PK":
@@ -125,6 +126,8 @@ def from_csv(
                 sep=sep,
                 encoding=encoding,
                 dtype=dtype,
+                # Only this engine reads separators such as "::".
+                engine="c" if len(sep) == 1 or sep == r"\s+" else "python",
                 index_col=False,
                 # An id may well be called "NA" or "null"; only an empty field is missing.
                 keep_default_na=False,
@@ -137,7 +140,7 @@ def from_csv(
         ) from error
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise ValueError(
-            f"{path}: {str(error).strip()}; every line needs as many fields as the header "
+            f"{path}: {str(error).strip().rstrip('.')}; every line needs as many fields as the header "
             f"(separator {sep!r})"
         ) from error
     try:
@@ -322,7 +325,7 @@ def _order_events(graph: TemporalRecGraph, events: list[EdgeType]) -> None:
         event_id = torch.empty_like(order)
         event_id[order] = torch.arange(order.numel())
         for edge_type, part in zip(events, event_id.split(sizes), strict=True):
-            graph[edge_type].event_id = part
+            graph[edge_type].event_id = part.to(graph[edge_type].edge_index.device)
     for edge_type in events:
         store = graph[edge_type]
         size = store.edge_index.size(1)

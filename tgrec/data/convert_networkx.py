@@ -61,12 +61,11 @@ def from_networkx(graph: nx.MultiDiGraph) -> TemporalRecGraph:
     for node_type, name in (("user", "user_id"), ("item", "item_id")):
         nodes = [{name: n[1], **d} for n, d in graph.nodes(data=True) if n[0] == node_type]
         tables[node_type] = pd.DataFrame(nodes)
-    several = df["relation"].nunique() > 1 if "relation" in df else False
     return from_pandas(
         df,
         time="time" if "time" in df else None,
         rating="rating" if "rating" in df else None,
-        relation="relation" if several else None,
+        relation="relation" if "relation" in df else None,
         users=tables["user"],
         items=tables["item"],
     )

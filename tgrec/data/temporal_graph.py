@@ -236,6 +236,8 @@ class TemporalRecGraph(HeteroData):
             for edge_type in self.interaction_types:
                 seen[self[edge_type].edge_index[row].cpu()] = True
             keep = seen.nonzero().view(-1)
+            if "raw_id" not in self[node_type] and "raw_id_bytes" not in self[node_type]:
+                out[node_type].raw_id = keep  # the numbers that the nodes had so far
             index = torch.full((seen.numel(),), -1)
             index[keep] = torch.arange(keep.numel())
             new_index[node_type] = index
@@ -243,10 +245,10 @@ class TemporalRecGraph(HeteroData):
         for edge_type in self.interaction_types:
             for key, value in self[edge_type].items():
                 out[edge_type][key] = value
-            user, item = self[edge_type].edge_index.cpu()
-            out[edge_type].edge_index = torch.stack(
-                [new_index["user"][user], new_index["item"][item]]
-            )
+            edges = self[edge_type].edge_index
+            user, item = edges.cpu()
+            renumbered = torch.stack([new_index["user"][user], new_index["item"][item]])
+            out[edge_type].edge_index = renumbered.to(edges.device)
         return out
 
     # ---- raw ids and titles -----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tgrec.data.columns import MILLISECONDS_FROM
 from tgrec.data.temporal_graph import TemporalRecGraph
 
 
@@ -38,7 +39,9 @@ def problems(graph: TemporalRecGraph) -> list[str]:
 
 def _event_problems(graph: TemporalRecGraph, edge_type: tuple[str, str, str]) -> list[str]:
     store, found = graph[edge_type], []
-    edges = store.edge_index
+    edges = store.get("edge_index")
+    if not isinstance(edges, torch.Tensor):
+        return [f"{edge_type} has no 'edge_index' tensor"]
     if edges.dim() != 2 or edges.size(0) != 2 or edges.dtype != torch.int64:
         return [f"'edge_index' of {edge_type} needs to be int64 [2, E] (got {edges.dtype} "
                 f"{list(edges.shape)})"]  # fmt: skip
@@ -64,4 +67,9 @@ def _event_problems(graph: TemporalRecGraph, edge_type: tuple[str, str, str]) ->
         found.append(f"'event_id' of {edge_type} is not strictly increasing; sort its edges")
     if not found and size and int(store.event_id[0]) < 0:
         found.append(f"'event_id' of {edge_type} is negative")
+    if not found and "time" in store and size:
+        low, high = (int(t) for t in store.time.aminmax())
+        if low < 0 or high >= MILLISECONDS_FROM:
+            found.append(f"'time' of {edge_type} needs to be Unix seconds, not negative and not "
+                         f"milliseconds or finer (got {low}..{high})")  # fmt: skip
     return found

@@ -152,5 +152,5 @@ class SeedLoader:
     def _padded(self, length: Tensor) -> Tensor:
         if self.sampling.max_len is None:
             return torch.ones_like(length)
-        length = length.clamp(max=self.sampling.max_len)
+        length = length.clamp(min=1, max=self.sampling.max_len)  # models need one position
         return (length + ALIGN - 1).div(ALIGN, rounding_mode="floor") * ALIGN

@@ -123,14 +123,15 @@ class BERT4Rec(RecModel):
         self.sampling = Sampling(max_len=max_len)
         self.mask_prob, self.last_prob = mask_prob, last_prob
         # Row num_items is the mask token.
-        self.item = nn.Parameter(torch.empty(num_items + 1, d_model).normal_(std=d_model**-0.5))
+        self.item = nn.Parameter(torch.empty(num_items + 1, d_model).normal_(std=0.02))
         self.branch = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
 
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` the prediction at a mask token after the history."""
         assert batch.history is not None
         item, mask = append_mask(batch.history, self.num_items)
-        return self.branch(F.embedding(item, self.item), mask)[:, -1]
+        hidden: Tensor = self.branch(F.embedding(item, self.item), mask)
+        return hidden[:, -1]
 
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that the inputs are read from, without the mask token."""
@@ -175,4 +176,5 @@ class BERTBranch(nn.Module):
         """``[B, S, D]``, or ``[R, D]`` at the True positions of ``rows`` ``[B, S]``."""
         hidden = self.encoder(x, mask)
         hidden = hidden if rows is None else hidden[rows]
-        return self.norm(F.gelu(self.project(hidden)))
+        out: Tensor = self.norm(F.gelu(self.project(hidden)))
+        return out

@@ -88,13 +88,14 @@ class SkipMarkov(RecModel):
         from_end = torch.arange(history.mask.size(1) - 1, -1, -1, device=now.device)
         weight = self.age_decay**from_end * history.mask
         if not leave_out:
-            return table(history.item, classes, weight)
+            return table.forward(history.item, classes, weight)
         assert batch.item is not None
         own = self.lag_decay**from_end * (from_end < self.max_lag) * history.mask
         if typed:
             assert batch.item_time is not None
             own = own * (classes == gap_classes(history, batch.item_time.unsqueeze(1)))
-        return table.leaving_out(history.item, classes, weight, batch.item, own)
+        in_mass = self.MASS == "weights"
+        return table.leaving_out(history.item, classes, weight, batch.item, own, in_mass)
 
 
 class GapMarkov(SkipMarkov):

@@ -55,14 +55,16 @@ class SASRec(RecModel):
             positions=positions,
         )
         self.sampling = Sampling(max_len=max_len)
-        self.item = nn.Parameter(torch.empty(num_items, d_model).normal_(std=d_model**-0.5))
+        self.item = nn.Parameter(torch.empty(num_items, d_model).normal_(std=0.02))
         self.encoder = SequenceEncoder(
             d_model, n_heads, n_blocks, d_ff, max_len, dropout, causal=True, positions=positions
         )
 
     def hidden(self, history: History) -> Tensor:
         """``[B, L, D]``: position j holds what is looked for after event j."""
-        return self.encoder(nn.functional.embedding(history.item, self.item), history.mask)
+        vectors = nn.functional.embedding(history.item, self.item)
+        out: Tensor = self.encoder(vectors, history.mask)
+        return out
 
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` the last position."""

@@ -73,7 +73,9 @@ class Block(nn.Module):
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float) -> None:
         super().__init__()
         if d_model % n_heads:
-            raise ValueError(f"'d_model' ({d_model}) needs to be divisible by 'n_heads' ({n_heads})")
+            raise ValueError(
+                f"'d_model' ({d_model}) needs to be divisible by 'n_heads' ({n_heads})"
+            )
         self.n_heads = n_heads
         self.norm_1, self.norm_2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.qkv = nn.Linear(d_model, 3 * d_model)
@@ -89,7 +91,8 @@ class Block(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D / H]
         mixed = attend(q, k, v).transpose(1, 2).reshape(batch, length, channels)
         x = x + self.drop(self.out(mixed))
-        return x + self.drop(self.down(F.gelu(self.up(self.norm_2(x)))))
+        out: Tensor = x + self.drop(self.down(F.gelu(self.up(self.norm_2(x)))))
+        return out
 
 
 class SequenceEncoder(nn.Module):
@@ -126,7 +129,9 @@ class SequenceEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks)
         )
-        self.pair_bias = nn.Parameter(torch.zeros(n_blocks, n_heads, pair_kinds)) if pair_kinds else None
+        self.pair_bias: nn.Parameter | None = None
+        if pair_kinds:
+            self.pair_bias = nn.Parameter(torch.zeros(n_blocks, n_heads, pair_kinds))
         self.norm = nn.LayerNorm(d_model)
         self.drop = Dropout(dropout)
         self.apply(_initialise)
@@ -135,7 +140,7 @@ class SequenceEncoder(nn.Module):
         """Encodes.
 
         Args:
-            x: ``[B, L, D]``, anything finite at padding.
+            x: ``[B, L, D]``, anything at padding, where it counts as 0.
             mask: ``[B, L]`` bool, True at real positions.
             pairs: ``[B, L, L]`` uint8 kinds of pairs (shut pairs are U or more), if the encoder
                 has ``pair_kinds``.
@@ -143,10 +148,15 @@ class SequenceEncoder(nn.Module):
         Returns:
             ``[B, L, D]``; what stands at padding depends on nothing outside its row.
         """
-        x = self.drop(x + self.positions(x.size(1)))
+        # An empty history is read at a padded position, which must not look like an item.
+        x = torch.where(mask.unsqueeze(2), x, torch.zeros((), dtype=x.dtype, device=x.device))
+        # Item vectors start small, since they also score; as inputs they are scaled up (Vaswani et
+        # al., section 3.4). Without it, training rests on the level of popularity for epochs.
+        x = self.drop(x * math.sqrt(x.size(2)) + self.positions(x.size(1)))
         for layer, block in enumerate(self.blocks):
             x = block(x, self._attention(layer, mask, pairs))
-        return self.norm(x)
+        out: Tensor = self.norm(x)
+        return out
 
     def _attention(
         self, layer: int, mask: Tensor, pairs: Tensor | None

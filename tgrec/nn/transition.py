@@ -15,8 +15,8 @@ class TransitionTable(nn.Module):
     .. math:: T_{g,i,j} = \frac{w^g_{ij}}{(s^g_i + 10)\,(n_j + 10)^{0.15}}
 
     where :math:`n_j` counts the events of item j and :math:`s^g_i` is the mass of a row: its own
-    sum of weights :math:`\sum_j w^g_{ij}`, or the events of item i. The row smoothing distrusts rows that were
-    seen rarely, the column power takes back part of what popularity alone explains.
+    sum of weights :math:`\sum_j w^g_{ij}`, or the events of item i. The row smoothing distrusts
+    rows that were seen rarely, the column power takes back part of what popularity alone explains.
 
     Args:
         num_items: N.
@@ -102,18 +102,31 @@ class TransitionTable(nn.Module):
             return (mixture @ _csr(self.ptr, self.target.long(), self.value, shape)).to_dense()
 
     def leaving_out(
-        self, item: Tensor, gap_class: Tensor, weight: Tensor, target: Tensor, own: Tensor
+        self,
+        item: Tensor,
+        gap_class: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        own: Tensor,
+        in_mass: bool = True,
     ) -> Tensor:
         """:meth:`forward` as if some counts had not been made.
 
         Args:
-            item, gap_class, weight: As in :meth:`forward`.
+            item: As in :meth:`forward`.
+            gap_class: As in :meth:`forward`.
+            weight: As in :meth:`forward`.
             target: ``[B]`` the item that was counted as following.
             own: ``[B, L]`` what it added to the count from ``item[b, l]`` to ``target[b]`` in the
                 class ``gap_class[b, l]``; 0 where it added nothing.
+            in_mass: Whether counts are part of the mass of their row (``mass="weights"``).
         """
-        norm = self.mass[gap_class * self.num_items + item] + self.ROW_SMOOTHING
-        weight = weight * norm / (norm - own)  # the row without them has a smaller sum
+        row = gap_class * self.num_items + item
+        # A row that a repeating history reads several times lacks all of them each time.
+        own = ((row.unsqueeze(1) == row.unsqueeze(2)) * own.unsqueeze(1)).sum(2)
+        norm = self.mass[row] + self.ROW_SMOOTHING
+        if in_mass:  # the row without them has a smaller sum
+            weight = weight * norm / (norm - own)
         out = self.forward(item, gap_class, weight)
         excess = (weight * own / norm).sum(1) * self.column[target]
         left = out.gather(1, target.unsqueeze(1)).squeeze(1) - excess

@@ -88,6 +88,7 @@ def fit(
         folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
         resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped.
         show: Print progress.
+        **overrides: Single values of ``settings``.
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
@@ -337,7 +338,7 @@ def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW in one fused kernel; without weight decay it is Adam."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [g for g in groups if g["params"]],
         lr=settings.lr,
@@ -375,7 +376,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: Any) -> None:
         asked.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
