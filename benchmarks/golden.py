@@ -14,13 +14,13 @@ class Golden:
     train: dict[str, Any] = field(default_factory=dict)
 
 
-# Small batches and a falling learning rate reach in 60 epochs what the seed's settings (below) need
+# Small batches and a falling learning rate reach in tens of epochs what the seed's settings (below) need
 # 200 for. The seed's own are asked for by flags:
 #   --batch_size 256 --epochs 200 --patience 20 --lr_decay none --warmup_steps 0
 TRAIN = {"batch_size": 64, "lr": 1e-3, "lr_decay": "cosine", "warmup_steps": 100, "eval_every": 5}
 
 GOLDEN: dict[str, Golden] = {
     "sasrec": Golden(train={**TRAIN, "epochs": 60}),
-    "bert4rec": Golden(train={**TRAIN, "epochs": 150}),
-    "tgt_bert4rec": Golden(train={**TRAIN, "epochs": 60}),
+    "bert4rec": Golden(train={**TRAIN, "epochs": 100}),
+    "tgt_bert4rec": Golden(train={**TRAIN, "epochs": 40}),
 }

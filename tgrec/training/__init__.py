@@ -1,8 +1,9 @@
 """Training, measuring, and what a run leaves behind."""
 
+from tgrec.training.allocator import keep_freed_memory
 from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
-from tgrec.training.fit import FitResult, NotFiniteError, fit
+from tgrec.training.fit import FitResult, NotFiniteError, autocast, fit
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
 from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
@@ -20,8 +21,10 @@ __all__ = [
     "TrainSettings",
     "append_record",
     "audited_splits",
+    "autocast",
     "evaluate",
     "fit",
+    "keep_freed_memory",
     "latest_folder",
     "load_checkpoint",
     "new_folder",
