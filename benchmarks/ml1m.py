@@ -14,6 +14,8 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ import tyro
 from golden import GOLDEN, Golden
 from rich.console import Console
 
+from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel, load_model
@@ -34,13 +37,16 @@ from tgrec.training import (
     append_record,
     audited_splits,
     evaluate,
+    fit,
     latest_folder,
     new_folder,
+    permute_ties,
     print_summary,
     run,
 )
 
-console = Console()
+RANK = int(os.environ.get("RANK", "0"))  # of this process under torchrun
+console = Console(quiet=RANK > 0)
 Dataset = Literal["auto", "ml1m", "ml100k", "simulated"]
 DEFAULT_BOARD = {"ml1m": "ml1m-loo", "ml100k": "ml100k-seed", "simulated": "simulated-loo"}
 
@@ -148,7 +154,8 @@ def main() -> None:
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
         sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
-    print_summary(runs)
+    if runs:
+        print_summary(runs)
 
 
 def run_all(options: Options) -> list[RankedRun]:
@@ -162,15 +169,14 @@ def run_all(options: Options) -> list[RankedRun]:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("--device cuda: there is no CUDA device here; use --device cpu")
     console.print(f"board {task.board}, track {options.track}, data: {task.data}", highlight=False)
-    return [run_one(options, task, name, cls) for name, cls in classes]
+    runs = [run_one(options, task, name, cls) for name, cls in classes]
+    return [ranked for ranked in runs if ranked is not None]
 
 
-def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> RankedRun:
+def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> RankedRun | None:
     """Builds, trains and measures one model."""
     golden = GOLDEN.get(name, Golden())
     settings = train_settings(options, golden, task)
-    label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
-    folder = latest_folder(options.out, label) if options.resume else new_folder(options.out, label)
     torch.manual_seed(options.seed)
     if options.weights is None:
         model = cls.from_graph(task.split.train, **model_settings(options, golden, cls))
@@ -178,6 +184,12 @@ def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> Ran
         model = load_weights(options.weights, cls, task)
     if options.eval_only and options.weights is None and model.num_parameters():
         raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
+    label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
+    if RANK > 0:  # one of torchrun's further processes trains with the others and leaves no trace
+        folder = latest_folder(options.out, label) if options.resume else None
+        fit(model, task.split, settings, folder=folder, resume=options.resume, show=False)
+        return None
+    folder = latest_folder(options.out, label) if options.resume else new_folder(options.out, label)
     console.print(
         f"{name}: {model.num_parameters():,} parameters, {task.split.train.num_events:,} training "
         f"events, run folder {folder}",
@@ -186,7 +198,7 @@ def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> Ran
     ranked = run(name, model, task, settings, folder, resume=options.resume,
                  train=not options.eval_only, extra={"options": _plain(options)})  # fmt: skip
     if options.tie_audit:
-        audit_ties(model, task, settings, folder)
+        audit_ties(name, model, task, settings, folder)
     if options.record is not None:
         append_record(options.record, ranked.record)
     return ranked
@@ -269,17 +281,32 @@ def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
     return load_model(folder, {cls.__name__: cls}, task.split.graph.num_items, task.checksum)
 
 
-def audit_ties(model: RecModel, task: Task, settings: TrainSettings, folder: Path) -> None:
-    """Prints NDCG@10 with the order inside ties permuted; weights and targets stay."""
-    values = []
-    for split in audited_splits(task.split):
-        evaluation = evaluate(model, split, split.test, track=settings.track, sampled=False,
-                              remove_seen=task.remove_seen, device=settings.device)  # fmt: skip
-        values.append(evaluation.metrics()["full"]["NDCG@10"])
-    mean = sum(values) / len(values)
-    line = f"tie audit: NDCG@10 {mean:.4f} over {len(values)} permutations ({min(values):.4f} to {max(values):.4f})"
-    console.print(line, highlight=False)
-    (folder / "tie_audit.txt").write_text(line + "\n")
+def audit_ties(
+    name: str, model: RecModel, task: Task, settings: TrainSettings, folder: Path
+) -> None:
+    """NDCG@10 with the order inside ties permuted, 5 draws, printed and kept in the run folder.
+
+    Weights and targets stay; models that only count are also split and counted anew after all
+    ties were permuted, the targets' own included.
+    """
+    kinds = {"order in ties of the history permuted": [(model, s) for s in audited_splits(task.split)]}
+    if model.num_parameters() == 0:
+        anew = [BOARDS[task.board].split(permute_ties(task.split.graph, seed)) for seed in range(5)]
+        kinds["split and counted anew after permuting"] = [
+            (type(model).from_graph(split.train), split) for split in anew
+        ]
+    audit = {}
+    for kind, pairs in kinds.items():
+        audit[kind] = [
+            evaluate(m, split, split.test, track=settings.track, sampled=False,
+                     remove_seen=task.remove_seen, device=settings.device).metrics()["full"]["NDCG@10"]
+            for m, split in pairs
+        ]  # fmt: skip
+        low, high, mean = min(audit[kind]), max(audit[kind]), sum(audit[kind]) / len(audit[kind])
+        console.print(
+            f"tie audit of {name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})", highlight=False
+        )
+    write_text(folder / "tie_audit.json", json.dumps(audit, indent=2) + "\n")
 
 
 def _near(name: str, known: list[str]) -> str:

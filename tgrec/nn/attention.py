@@ -183,60 +183,63 @@ class _Attention(torch.autograd.Function):
         options: _Options,
     ) -> Tensor:
         bias = _Bias(q, table, position_bias, options)
-        factor = _LOG2E / math.sqrt(q.size(3))
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        energies: list[Tensor] = []
-        inverses: list[Tensor] = []
-        used: list[Tensor] = []  # the weights after dropout, if there is any
+        batch, heads, length, channels = q.shape
+        factor = _LOG2E / math.sqrt(channels)
+        # [B, L, H, d] in memory: joining the heads afterwards is then a view.
+        out = q.new_empty(batch, length, heads, channels).transpose(1, 2)
+        saved: list[Tensor] = []
         for part in _parts(q.shape, q.device):
-            q1, k1 = _join(q[part] * factor, 1.0), _join(k[part], bias.of_keys(part))
-            energy = bias.add(torch.matmul(q1, k1.transpose(2, 3)), part)
+            q1, v1 = _join(q[part], 1.0, factor), _join(v[part])
+            k1 = _join(k[part], bias.of_keys(part))
+            energy = torch.bmm(q1, k1.transpose(1, 2))
+            bias.add(energy.view(-1, heads, length, length), part)
             if bias.may_overflow(q1, k1):
                 # A row without keys has the maximum -inf, and -inf - -inf would be NaN.
                 top = energy.amax(-1, keepdim=True).clamp_min_(torch.finfo(q.dtype).min)
                 energy.sub_(top)
             energy.exp2_()
-            total = energy.sum(-1, keepdim=True).to(wide)
+            total = energy.sum(-1, keepdim=True)
             # Nothing to attend to: the total is 0, and so is the row. A NaN is kept.
-            inverse = torch.where(total == 0, 0.0, total.reciprocal())
-            energies.append(energy)
-            inverses.append(inverse)
+            inverse = total.reciprocal().masked_fill_(total == 0, 0.0)
+            saved += [q1, k1, v1, energy]
             if options.dropout_p > 0.0:
-                keep, ctx.factor = keep_mask(tuple(energy.shape), options.dropout_p, energy)
-                energy = keep.mul_(energy)
-                used.append(energy)
-                inverse = inverse * ctx.factor
-            torch.mul(torch.matmul(energy, v[part]), inverse, out=out[part])
-        ctx.save_for_backward(q, k, v, out, *energies, *inverses, *used)
-        ctx.options, ctx.count = options, len(energies)
-        ctx.table, ctx.bias = _like(table), _like(position_bias)
+                keep, kept = keep_mask(tuple(energy.shape), options.dropout_p, energy)
+                energy, inverse = keep.mul_(energy), inverse.mul_(kept)
+                ctx.kept = kept
+            saved += [energy, inverse]
+            mixed = torch.bmm(energy, v1[..., :-1]).mul_(inverse)
+            out[part] = mixed.view(-1, heads, length, channels)
+        ctx.save_for_backward(out, *saved)
+        ctx.options, ctx.table, ctx.bias = options, _like(table), _like(position_bias)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, *rest = ctx.saved_tensors
-        energies, inverses, dropped = (rest[i * ctx.count :][: ctx.count] for i in range(3))
-        factor = 1.0 / math.sqrt(q.size(3))
-        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-        wide = torch.promote_types(q.dtype, torch.float32)
-        d_table = None if ctx.table is None else q.new_zeros(ctx.table[0], dtype=wide)
-        d_bias = None if ctx.bias is None else q.new_zeros(ctx.bias[0], dtype=wide)
-        for i, part in enumerate(_parts(q.shape, q.device)):
-            scaled = grad[part] * inverses[i]
-            delta = -(scaled * out[part]).sum(-1).to(q.dtype)
-            if dropped:
-                used, g = dropped[i], (scaled * ctx.factor).to(q.dtype)
-                score = torch.matmul(g, v[part].transpose(2, 3)).mul_(used)
-                score.addcmul_(energies[i], delta.unsqueeze(-1))
+        out, *saved = ctx.saved_tensors
+        heads, length, channels = grad.shape[1:]
+        shape = (-1, heads, length, channels)
+        dq, dk, dv = grad.new_empty(3, *grad.shape)
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        d_table = None if ctx.table is None else grad.new_zeros(ctx.table[0], dtype=wide)
+        d_bias = None if ctx.bias is None else grad.new_zeros(ctx.bias[0], dtype=wide)
+        for i, part in enumerate(_parts(grad.shape, grad.device)):
+            q1, k1, v1, energy, used, inverse = saved[6 * i : 6 * i + 6]
+            g1 = _join(grad[part], 0.0, inverse.view(-1, heads, length, 1))
+            g = g1[..., :-1]
+            delta = (g.view(shape) * out[part]).sum(-1).neg_().view(-1, length)
+            if ctx.options.dropout_p == 0.0:  # used is energy
+                g1[..., -1] = delta
+                score = torch.bmm(g1, v1.transpose(1, 2)).mul_(energy)
             else:
-                used, g = energies[i], scaled.to(q.dtype)
-                score = torch.matmul(_join(g, delta), _join(v[part], 1.0).transpose(2, 3))
-                score.mul_(used)
-            torch.matmul(used.transpose(2, 3), g, out=dv[part])
-            torch.matmul(score, k[part] * factor, out=dq[part])
-            torch.matmul(score.transpose(2, 3), q[part] * factor, out=dk[part])
+                score = torch.bmm(g1, v1.transpose(1, 2)).mul_(used)
+                score.addcmul_(energy, delta.unsqueeze(-1), value=1.0 / ctx.kept)
+            dv[part] = torch.bmm(used.transpose(1, 2), g).view(shape)
+            to_q = torch.bmm(score, k1[..., :-1]).view(shape)
+            to_k = torch.bmm(score.transpose(1, 2), q1[..., :-1]).view(shape)
+            torch.mul(to_q, 1.0 / math.sqrt(channels), out=dq[part])
+            torch.mul(to_k, 1.0 / _LOG2E, out=dk[part])  # q1 has the other factor
+            score = score.view(-1, heads, length, length)
             if d_table is not None:
                 d_table += _sum_by_kind(score, ctx.options.pairs[part], d_table.size(1))
             if d_bias is not None:
@@ -277,7 +280,7 @@ class _Bias:
         mask = self.options.mask[part].unsqueeze(1)
         return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
 
-    def add(self, energy: Tensor, part: slice) -> Tensor:
+    def add(self, energy: Tensor, part: slice) -> None:
         """Adds in place to the scores [b, H, L, L] of a part."""
         if self.shared is not None:
             energy.add_(self.shared)
@@ -286,7 +289,6 @@ class _Bias:
             index = pairs.unsqueeze(1).expand(energy.shape)
             source = self.lookup[None, :, None].expand(*energy.shape[:3], self.lookup.size(1))
             energy.add_(torch.gather(source, 3, index))
-        return energy
 
     def may_overflow(self, q1: Tensor, k1: Tensor) -> bool:
         """Whether the maximum must be subtracted, from ``q . k <= |q| |k|``."""
@@ -296,12 +298,16 @@ class _Bias:
         return not bool(bound <= self.room)
 
 
-def _join(x: Tensor, last: Tensor | float) -> Tensor:
-    """[B, H, L, d] with one more channel: [B, H, L, d + 1]."""
-    out = x.new_empty((*x.shape[:3], x.size(3) + 1))
-    out[..., :-1] = x
+def _join(x: Tensor, last: Tensor | float = 1.0, factor: Tensor | float | None = None) -> Tensor:
+    """``factor * x`` [b, H, L, d] and one more channel: [b * H, L, d + 1]."""
+    batch, heads, length, channels = x.shape
+    out = x.new_empty(batch, heads, length, channels + 1)
+    if factor is None:
+        out[..., :-1] = x
+    else:
+        torch.mul(x, factor, out=out[..., :-1])
     out[..., -1] = last
-    return out
+    return out.view(-1, length, channels + 1)
 
 
 def _largest_norm(x: Tensor) -> Tensor:

@@ -126,13 +126,15 @@ class EventIndex:
         orders = [torch.argsort(node, stable=True) for node, _, _ in sides]
         places = [torch.empty_like(order) for order in orders]
         for order, place in zip(orders, places, strict=True):
-            place[order] = torch.arange(order.numel(), device=order.device)
+            place.scatter_(0, order, torch.arange(order.numel(), device=order.device))
         lists = []
         for (node, other, size), order, other_place in zip(
             sides, orders, places[::-1], strict=True
         ):
             ptr = torch.zeros(size + 1, dtype=torch.int64, device=node.device)
             torch.cumsum(torch.bincount(node, minlength=size), 0, out=ptr[1:])
-            key = node[order] * self.end + self.event_id[order]
-            lists.append(EventList(ptr, order, other[order], other_place[order], key, self.end))
+            key = node.index_select(0, order) * self.end + self.event_id.index_select(0, order)
+            # index_select is several times as fast as x[order] on the CPU.
+            there, twin = other.index_select(0, order), other_place.index_select(0, order)
+            lists.append(EventList(ptr, order, there, twin, key, self.end))
         return lists[0], lists[1]

@@ -58,13 +58,13 @@ class HistorySampler:
             empty = torch.zeros_like(place)
             return History(empty, empty, empty - 1, empty, mask)
         place = place.clamp_(min=0)
-        log = events.log[place]
+        log = _take(events.log, place)
         zero = torch.zeros((), dtype=torch.int64, device=end.device)
         return History(
-            item=torch.where(mask, events.other[place], zero),
-            time=torch.where(mask, index.time[log], zero),
-            event_id=torch.where(mask, index.event_id[log], zero - 1),
-            relation=torch.where(mask, index.relation[log], zero),
+            item=torch.where(mask, _take(events.other, place), zero),
+            time=torch.where(mask, _take(index.time, log), zero),
+            event_id=torch.where(mask, _take(index.event_id, log), zero - 1),
+            relation=torch.where(mask, _take(index.relation, log), zero),
             mask=mask,
         )
 
@@ -91,6 +91,11 @@ def _only(index: EventIndex, relations: Sequence[str]) -> EventList:
     )
 
 
+def _take(values: Tensor, place: Tensor) -> Tensor:
+    """``values[place]``; ``index_select`` does it several times as fast on the CPU."""
+    return values.index_select(0, place.flatten()).view(place.shape)
+
+
 def past_items(index: EventIndex, user: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
     """All items that each seed's user met before its cut, not cut to any length.
 
@@ -102,4 +107,4 @@ def past_items(index: EventIndex, user: Tensor, cut: Tensor) -> tuple[Tensor, Te
     count = stop - start
     rows = torch.repeat_interleave(torch.arange(user.numel(), device=user.device), count)
     first = torch.repeat_interleave(start - (count.cumsum(0) - count), count)
-    return rows, index.by_user.other[first + torch.arange(rows.numel(), device=user.device)]
+    return rows, _take(index.by_user.other, first + torch.arange(rows.numel(), device=user.device))

@@ -1,0 +1,187 @@
+"""The part of ``check_model`` that trains: gradients, leaks in the loss, learning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tgrec.data import RecBatch, Split, leave_one_out
+from tgrec.loader import SeedLoader, training_seeds
+from tgrec.models.base import RecModel
+from tgrec.models.popularity import item_counts
+from tgrec.sampler import EventIndex
+from tgrec.testing.checks import TRACKS, Subject, explained, require, score
+from tgrec.testing.toy import block_graph, cycle_graph, noise_graph, popularity_graph
+from tgrec.training.evaluate import evaluate
+from tgrec.training.fit import fit
+
+# Training on noise: passes, users, items; and how far below chance an honest loss may fall. A
+# masked model gets a tenth of its answers shown, which is worth 15 % of the entropy.
+NOISE_PASSES, NOISE_USERS, NOISE_ITEMS, HONEST = 6, 512, 32, 0.7
+# Rounds of training until a model has learned what it says.
+ROUNDS, EPOCHS = 8, 10
+
+
+def check_gradients(subject: Subject, split: Split) -> RecModel:
+    """Finite gradients everywhere, no dead parameter, nothing that accumulates.
+
+    Returns:
+        The model after a few steps, so that what starts at zero no longer is.
+    """
+    model = subject.make(split.train)
+    if not model.num_parameters():
+        return model
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    model.train()
+    alive: set[str] = set()
+    for epoch in range(3):
+        for track in TRACKS:
+            loader = SeedLoader(EventIndex(split.train), model.sampling, track)
+            seeds = training_seeds(loader.index, model.sampling.max_len, "all")
+            for batch in loader.train_batches(seeds, 8, seed=0, epoch=epoch):
+                if epoch == 0:
+                    _check_repeatable(subject.name, model, batch)
+                _backward(subject.name, model, batch)
+                alive |= {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+                optimizer.step()
+    optimizer.zero_grad()
+    dead = sorted({n for n, p in model.named_parameters() if p.requires_grad} - alive)
+    require(
+        not dead,
+        f"{subject.name}: no gradient ever reaches {', '.join(dead)}; use these parameters in the "
+        f"loss, or leave them out",
+    )
+    return model
+
+
+def _backward(name: str, model: RecModel, batch: RecBatch) -> Tensor:
+    """Fresh gradients of the loss of one batch, checked; returns the loss."""
+    model.zero_grad(set_to_none=True)
+    with explained(f"{name}: loss failed"):
+        sums, counts = model.loss_terms(batch)
+    loss = sums.sum() / counts.sum()
+    require(bool(loss.isfinite()), f"{name}: the loss is {float(loss.detach())}")
+    require(
+        all(p.grad is None for p in model.parameters()),
+        f"{name}: loss fills gradients by itself; backward is called by the training loop",
+    )
+    with explained(f"{name}: the gradient of the loss cannot be computed; does something "
+                   f"accumulate from batch to batch?"):  # fmt: skip
+        loss.backward()  # type: ignore[no-untyped-call]
+    for key, parameter in model.named_parameters():
+        bad = parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        require(not bad, f"{name}: the gradient of {key} is not finite")
+    return loss.detach()
+
+
+def _check_repeatable(name: str, model: RecModel, batch: RecBatch) -> None:
+    values, gradients = [], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        values.append(_backward(name, model, batch))
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    same = len(gradients[0]) == len(gradients[1]) and all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*gradients, strict=True)
+    )
+    require(
+        torch.allclose(values[0], values[1], rtol=1e-5) and same,
+        f"{name}: the same batch gives the loss {float(values[0]):.6g}, then {float(values[1]):.6g} "
+        f"(or other gradients): something accumulates between calls",
+    )
+
+
+def check_loss_sees_no_answer(subject: Subject) -> None:
+    """The oracle test of the loss: on fresh noise, a long history must not help.
+
+    Every item is drawn alike, so after training on noise an honest model predicts the events of
+    other noise equally badly after one event and after many. A model whose loss lets a position
+    see its own answer (attention without a causal mask is the classic) does well on long ones.
+    """
+    model = subject.make(noise_graph(NOISE_USERS, NOISE_ITEMS, seed=1))
+    if not model.num_parameters() or (model.sampling.max_len or 0) < 2:
+        return
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    model.train()
+    for epoch in range(NOISE_PASSES):
+        graph = noise_graph(NOISE_USERS, NOISE_ITEMS, (2, 9), seed=2 + epoch)
+        loader = SeedLoader(EventIndex(graph), model.sampling)
+        seeds = training_seeds(loader.index, model.sampling.max_len)
+        for batch in loader.train_batches(seeds, 32, seed=0, epoch=epoch):
+            _backward(subject.name, model, batch)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    model.eval()
+    loader = SeedLoader(EventIndex(noise_graph(NOISE_USERS, NOISE_ITEMS, (2, 9), seed=0)), model.sampling)
+    seeds = training_seeds(loader.index, model.sampling.max_len)
+    lengths = loader.lengths(seeds)
+    with torch.no_grad():
+        short, long = (
+            float(model.loss(loader.batch(seeds.select(rows), key=0)))
+            for rows in (lengths == 1, lengths >= 6)
+        )
+    require(
+        long > HONEST * short,
+        f"{subject.name}: trained on noise, its loss on other noise is {long:.3g} with long histories "
+        f"and {short:.3g} with single events: the loss sees its own answers (is a causal mask "
+        f"missing?)",
+    )
+
+
+def check_learns(subject: Subject) -> None:
+    """Trains on the graph that shows what the model declares to learn."""
+    learns = subject.model_class.learns
+    tests = {"order": _learns_order, "pairs": _learns_pairs, "popularity": _learns_popularity}
+    require(
+        learns in tests, f"{subject.name}.learns needs to be one of {list(tests)} (got {learns!r})"
+    )
+    tests[learns](subject)
+
+
+def _learns_order(subject: Subject) -> None:
+    _train_until(subject, leave_one_out(cycle_graph()), 1, "the next item of a cycle graph (learns = 'order')")
+
+
+def _learns_pairs(subject: Subject) -> None:
+    block = 6
+    split = leave_one_out(block_graph(block=block))
+    _train_until(subject, split, block, "the block of a user (learns = 'pairs')", remove_seen=False)
+
+
+def _train_until(
+    subject: Subject, split: Split, rank: int, what: str, remove_seen: bool = True
+) -> None:
+    """Rounds of training until every test target ranks within ``rank``."""
+    model = subject.make(split.train)
+    share = 0.0
+    for _ in range(ROUNDS if model.num_parameters() else 1):
+        _fit(subject, model, split)
+        ranks = evaluate(model, split, split.test, sampled=False, remove_seen=remove_seen).ranks
+        share = float((ranks["full"] <= rank).double().mean())
+        if share == 1:
+            return
+    raise_at = f"HR@{rank} = {share:.3f}"
+    require(False, f"{subject.name} does not learn {what}: {raise_at} on held-out events, not 1")
+
+
+def _learns_popularity(subject: Subject) -> None:
+    graph = popularity_graph()
+    split = leave_one_out(graph)
+    model = subject.make(split.train)
+    _fit(subject, model, split)
+    model.eval()
+    batch = SeedLoader(EventIndex(graph), model.sampling).batch(split.test)
+    wanted = item_counts(split.train).argsort()
+    require(
+        bool((score(model, batch).argsort(dim=1) == wanted).all()),
+        f"{subject.name} does not order items by their number of training events (learns = "
+        f"'popularity')",
+    )
+
+
+def _fit(subject: Subject, model: RecModel, split: Split) -> None:
+    with explained(f"{subject.name}: fit failed"):
+        fit(model, split, epochs=EPOCHS, eval_every=EPOCHS, batch_size=16, lr=1e-2, show=False)
+    require(
+        all(p.grad is None for p in model.parameters()),
+        f"{subject.name}: gradients are left after fit: they accumulate from step to step",
+    )
