@@ -1,4 +1,4 @@
-"""The golden setting of each model: chosen on validation of ml1m-loo, changed here and nowhere else."""
+"""The golden setting of each model: chosen on validation of ml1m-loo, changed only here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Golden:
     train: dict[str, Any] = field(default_factory=dict)
 
 
-# Small batches and a falling learning rate reach in tens of epochs what the seed's settings (below) need
-# 200 for. The seed's own are asked for by flags:
+# Small batches and a falling learning rate reach in tens of epochs what the seed's settings (below)
+# need 200 for. The seed's own are asked for by flags:
 #   --batch_size 256 --epochs 200 --patience 20 --lr_decay none --warmup_steps 0
 TRAIN = {"batch_size": 64, "lr": 1e-3, "lr_decay": "cosine", "warmup_steps": 100, "eval_every": 5}
 

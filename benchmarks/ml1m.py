@@ -17,6 +17,7 @@ import inspect
 import json
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,7 @@ from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel, load_model
+from tgrec.models.io import read_config
 from tgrec.training import (
     RankedRun,
     Task,
@@ -142,39 +144,87 @@ MODEL_FLAGS = {
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip
-TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_decay", "warmup_steps",
-               "lr_decay", "accumulate", "clip", "windows", "precision")  # fmt: skip
+TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_decay",
+               "warmup_steps", "lr_decay", "accumulate", "clip", "windows", "precision")  # fmt: skip
 
 
 def main() -> None:
     """Parses the command line and runs it."""
     try:
-        options = tyro.cli(Options, description=__doc__, config=(tyro.conf.FlagConversionOff,))
+        options = tyro.cli(Options, args=spell_out(sys.argv[1:]), description=__doc__,
+                           config=(tyro.conf.FlagConversionOff,))  # fmt: skip
         runs = run_all(options)
+    except KeyboardInterrupt:
+        complain("interrupted; --resume continues from what was saved")
+        sys.exit(130)
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        complain(f"error: {error}")
         sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
     if runs:
         print_summary(runs)
 
 
+def complain(text: str) -> None:
+    """Prints one line on stderr."""
+    line = " ".join(text.split())
+    Console(stderr=True).print(line, style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Prints one line, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def spell_out(arguments: list[str]) -> list[str]:
+    """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well."""
+    switches = {f"__{f.name}" for f in dataclasses.fields(Options) if "bool" in str(f.type)}
+    out: list[str] = []
+    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+        is_value = bool(out) and out[-1].replace("-", "_") in switches
+        out.append(word.capitalize() if is_value else word)
+        if word.replace("-", "_") in switches and after.startswith("--"):
+            out.append("True")
+    return out
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run about to start: what can be wrong with its options has been found out."""
+
+    name: str
+    label: str
+    model: RecModel
+    settings: TrainSettings
+    folder: Path | None  # of the run to resume
+
+
 def run_all(options: Options) -> list[RankedRun]:
     """One run per model; the same board, track and seed for all."""
+    if not options.model:
+        raise ValueError(f"--model needs at least one of {list(MODELS)} or FILE.py:CLASS")
     classes = [find_model(name) for name in options.model]
     check_flags(options, classes)
-    if options.weights is not None and len(classes) > 1:
-        raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
-    torch.device(options.device)
+    check_device(options.device)
     task = load_task(options)
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("--device cuda: there is no CUDA device here; use --device cpu")
-    console.print(f"board {task.board}, track {options.track}, data: {task.data}", highlight=False)
-    runs = [run_one(options, task, name, cls) for name, cls in classes]
-    return [ranked for ranked in runs if ranked is not None]
+    say(f"board {task.board}, track {options.track}, data: {task.data}")
+    # All of them before the first is trained: an hour later is no time to find a typing error.
+    planned = [plan(options, task, name, cls) for name, cls in classes]
+    runs = []
+    for number, one in enumerate(planned, start=1):
+        ranked, interrupted = run_one(options, task, one)
+        runs += [ranked] if ranked is not None else []
+        if interrupted:
+            left = [other.name for other in planned[number:]]
+            say(
+                f"{one.name}: interrupted; --resume finishes it"
+                + (f"; not run: {left}" if left else "")
+            )
+            break
+    return runs
 
 
-def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> RankedRun | None:
-    """Builds, trains and measures one model."""
+def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planned:
+    """Builds one model; raises for every option that does not fit it, and writes nothing."""
     golden = GOLDEN.get(name, Golden())
     settings = train_settings(options, golden, task)
     torch.manual_seed(options.seed)
@@ -185,23 +235,41 @@ def run_one(options: Options, task: Task, name: str, cls: type[RecModel]) -> Ran
     if options.eval_only and options.weights is None and model.num_parameters():
         raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
+    folder = latest_folder(options.out, label) if options.resume else None
+    return Planned(name, label, model, settings, folder)
+
+
+def run_one(options: Options, task: Task, one: Planned) -> tuple[RankedRun | None, bool]:
+    """Trains and measures one model; the second value says whether it was interrupted."""
+    model, settings = one.model, one.settings
     if RANK > 0:  # one of torchrun's further processes trains with the others and leaves no trace
-        folder = latest_folder(options.out, label) if options.resume else None
-        fit(model, task.split, settings, folder=folder, resume=options.resume, show=False)
-        return None
-    folder = latest_folder(options.out, label) if options.resume else new_folder(options.out, label)
-    console.print(
-        f"{name}: {model.num_parameters():,} parameters, {task.split.train.num_events:,} training "
-        f"events, run folder {folder}",
-        highlight=False,
-    )
-    ranked = run(name, model, task, settings, folder, resume=options.resume,
+        if options.eval_only:
+            return None, False
+        result = fit(
+            model, task.split, settings, folder=one.folder, resume=options.resume, show=False
+        )
+        return None, result.stopped == "interrupted"
+    folder = one.folder or new_folder(options.out, one.label)
+    sizes = f"{model.num_parameters():,} parameters, {task.split.train.num_events:,} training events"
+    say(f"{one.name}: {sizes}, run folder {folder}")
+    ranked = run(one.name, model, task, settings, folder, resume=options.resume,
                  train=not options.eval_only, extra={"options": _plain(options)})  # fmt: skip
     if options.tie_audit:
-        audit_ties(name, model, task, settings, folder)
-    if options.record is not None:
+        audit_ties(one.name, model, task, settings, folder)
+    if options.record is not None and not ranked.interrupted:
         append_record(options.record, ranked.record)
-    return ranked
+    return ranked, ranked.interrupted
+
+
+def check_device(name: str) -> None:
+    """Raises unless tensors can be made there."""
+    try:
+        torch.empty(1, device=name).add(1)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"--device {name}: cannot be used here ({reason}); use --device cpu"
+        ) from error
 
 
 def load_task(options: Options) -> Task:
@@ -218,7 +286,7 @@ def load_task(options: Options) -> Task:
         if dataset != "auto" or options.board is not None:
             raise
         # The first line that anybody sees: what follows is not MovieLens.
-        print(f"MovieLens-1M could not be had, so this runs on SIMULATED data. {error}", flush=True)
+        say(f"MovieLens-1M could not be had, so this runs on SIMULATED data. {error}")
         wanted = "simulated-loo"
         graph = BOARDS[wanted].load(options.root, True)
     board = BOARDS[wanted]
@@ -231,28 +299,45 @@ def find_model(name: str) -> tuple[str, type[RecModel]]:
     if name in MODELS:
         return name, MODELS[name]
     path, _, attribute = name.rpartition(":")
+    if name.endswith(".py"):
+        raise ValueError(f"--model {name}: which class of it? Write {name}:CLASS")
     if not path.endswith(".py"):
-        raise ValueError(f"--model: there is no {name!r}{_near(name, list(MODELS))}; FILE.py:CLASS works too")
+        raise ValueError(
+            f"--model: there is no {name!r}{_near(name, list(MODELS))}; FILE.py:CLASS works too"
+        )
     if not Path(path).is_file():
         raise FileNotFoundError(f"--model: there is no file {path!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    # A name of its own: a file called json.py must not become the module json of everybody.
+    module_name = f"tgrec_model_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"--model: {path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise ValueError(f"--model: {path} cannot be imported: {error!r} (line {line})") from error
     cls = getattr(module, attribute, None)
     if not (isinstance(cls, type) and issubclass(cls, RecModel)):
-        found = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, RecModel)]
-        raise ValueError(f"--model: {path} has no RecModel {attribute!r}; it has {found}")
+        classes = {k: v for k, v in vars(module).items() if isinstance(v, type)}
+        own = [k for k, v in classes.items() if issubclass(v, RecModel) and v.__module__ == module_name]
+        raise ValueError(f"--model: {path} has no RecModel {attribute!r}{_near(attribute, own)}")
     return attribute, cls
 
 
 def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> None:
     """A flag that no chosen model takes would do nothing: say so instead."""
     for flag, argument in MODEL_FLAGS.items():
-        if getattr(options, flag) is not None and not any(takes(cls, argument) for _, cls in classes):
+        if getattr(options, flag) is None:
+            continue
+        if not any(takes(cls, argument) for _, cls in classes):
             raise ValueError(f"--{flag}: none of {[n for n, _ in classes]} has that setting")
+        if options.weights is not None:
+            raise ValueError(f"--{flag}: the model in --weights has its own; leave one of them out")
+    if options.weights is not None and len(classes) > 1:
+        raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
 
 
 def takes(cls: type[RecModel], argument: str) -> bool:
@@ -262,7 +347,9 @@ def takes(cls: type[RecModel], argument: str) -> bool:
 
 def model_settings(options: Options, golden: Golden, cls: type[RecModel]) -> dict[str, Any]:
     """Golden settings, overridden by flags."""
-    given = {a: getattr(options, f) for f, a in MODEL_FLAGS.items() if getattr(options, f) is not None}
+    given = {
+        a: getattr(options, f) for f, a in MODEL_FLAGS.items() if getattr(options, f) is not None
+    }
     return {**golden.model, **{a: v for a, v in given.items() if takes(cls, a)}}
 
 
@@ -275,10 +362,17 @@ def train_settings(options: Options, golden: Golden, task: Task) -> TrainSetting
 
 
 def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
-    """A saved model for this catalogue."""
+    """A saved model for this catalogue and, since boards split differently, for this board."""
     if (folder / "model").is_dir():
         folder = folder / "model"
-    return load_model(folder, {cls.__name__: cls}, task.split.graph.num_items, task.checksum)
+    model = load_model(folder, {cls.__name__: cls}, task.split.graph.num_items, task.checksum)
+    board = read_config(folder).get("board", task.board)
+    if board != task.board:
+        raise ValueError(
+            f"--weights: {folder} was trained on the board {board}, whose training events may be test "
+            f"events of {task.board}; use --board {board}"
+        )
+    return model
 
 
 def audit_ties(
@@ -289,7 +383,9 @@ def audit_ties(
     Weights and targets stay; models that only count are also split and counted anew after all
     ties were permuted, the targets' own included.
     """
-    kinds = {"order in ties of the history permuted": [(model, s) for s in audited_splits(task.split)]}
+    kinds = {
+        "order in ties of the history permuted": [(model, s) for s in audited_splits(task.split)]
+    }
     if model.num_parameters() == 0:
         anew = [BOARDS[task.board].split(permute_ties(task.split.graph, seed)) for seed in range(5)]
         kinds["split and counted anew after permuting"] = [
@@ -297,15 +393,14 @@ def audit_ties(
         ]
     audit = {}
     for kind, pairs in kinds.items():
-        audit[kind] = [
+        measured = [
             evaluate(m, split, split.test, track=settings.track, sampled=False,
-                     remove_seen=task.remove_seen, device=settings.device).metrics()["full"]["NDCG@10"]
+                     remove_seen=task.remove_seen, device=settings.device)
             for m, split in pairs
         ]  # fmt: skip
+        audit[kind] = [evaluation.metrics()["full"]["NDCG@10"] for evaluation in measured]
         low, high, mean = min(audit[kind]), max(audit[kind]), sum(audit[kind]) / len(audit[kind])
-        console.print(
-            f"tie audit of {name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})", highlight=False
-        )
+        say(f"tie audit of {name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})")
     write_text(folder / "tie_audit.json", json.dumps(audit, indent=2) + "\n")
 
 

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tgrec.data.random import uniform64
 from tgrec.metrics import candidate_ranks, pairs_of, sampled_negatives, target_ranks
 
 NOTHING = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+HALF = torch.full((1, 9), 0.5, dtype=torch.float64)
+
+
+def draws_for(user: Tensor, num_items: int, seed: int = 0) -> Tensor:
+    """Draws keyed by (seed, user, item), as an evaluation makes them."""
+    return uniform64(seed, user.unsqueeze(1), torch.arange(num_items, device=user.device))
 
 
 def too_large(statistic: float, freedom: int) -> bool:
@@ -48,8 +55,10 @@ def test_draws_are_distinct_allowed_and_as_many_as_there_are(
     if weighted:
         g = torch.Generator().manual_seed(seed)
         weight = torch.randint(0, 4, (num_items,), generator=g)  # zeros among them
-    user = torch.arange(num_rows) * 7 + 3
-    drawn = sampled_negatives(user, num_items, k, pairs, weight, seed)
+    draws = draws_for(torch.arange(num_rows) * 7 + 3, num_items, seed)
+    before = draws.clone()
+    drawn = sampled_negatives(draws, k, pairs, weight)
+    assert torch.equal(draws, before)  # the caller's draws are not written into
     assert drawn.shape == (num_rows, k)
     for row in range(num_rows):
         banned = set(pairs[1][pairs[0] == row].tolist())
@@ -65,50 +74,60 @@ def test_the_draw_belongs_to_the_user_not_to_the_batch(weighted: bool) -> None:
     user = torch.arange(0, 6000, 60)
     rows, cols = random_pairs(0, 100, 300, 4000)
     weight = torch.arange(300) if weighted else None
-    whole = sampled_negatives(user, 300, 20, (rows, cols), weight, seed=5)
+    whole = sampled_negatives(draws_for(user, 300, 5), 20, (rows, cols), weight)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(1))
-    moved = sampled_negatives(user[order], 300, 20, (order.argsort()[rows], cols), weight, seed=5)
+    moved = sampled_negatives(
+        draws_for(user[order], 300, 5), 20, (order.argsort()[rows], cols), weight
+    )
     assert torch.equal(moved, whole[order])
     for size in (1, 7, 64):
         parts = []
         for part in torch.arange(100).split(size):
             here = (rows >= part[0]) & (rows <= part[-1])
             pairs = (rows[here] - part[0], cols[here])
-            parts.append(sampled_negatives(user[part], 300, 20, pairs, weight, seed=5))
+            parts.append(sampled_negatives(draws_for(user[part], 300, 5), 20, pairs, weight))
         assert torch.equal(torch.cat(parts), whole)
-    other = sampled_negatives(user, 300, 20, (rows, cols), weight, seed=6)
+    other = sampled_negatives(draws_for(user, 300, 6), 20, (rows, cols), weight)
     assert not bool((other == whole).all(dim=1).any())
 
 
 def test_the_internal_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    user, pairs = torch.arange(50), random_pairs(2, 50, 40, 300)
-    whole = sampled_negatives(user, 40, 10, pairs)
+    draws, pairs = draws_for(torch.arange(50), 40), random_pairs(2, 50, 40, 300)
+    whole = sampled_negatives(draws, 10, pairs)
     monkeypatch.setattr("tgrec.metrics.candidates._CHUNK", 90)  # two rows at a time
-    assert torch.equal(sampled_negatives(user, 40, 10, pairs), whole)
+    assert torch.equal(sampled_negatives(draws, 10, pairs), whole)
 
 
 def test_a_smaller_draw_is_the_beginning_of_a_larger_one() -> None:
-    user, pairs = torch.arange(80), random_pairs(3, 80, 200, 1000)
+    draws, pairs = draws_for(torch.arange(80), 200), random_pairs(3, 80, 200, 1000)
     for weight in (None, torch.arange(200) + 1):
-        hundred = sampled_negatives(user, 200, 100, pairs, weight)
-        assert torch.equal(sampled_negatives(user, 200, 28, pairs, weight), hundred[:, :28])
+        hundred = sampled_negatives(draws, 100, pairs, weight)
+        assert torch.equal(sampled_negatives(draws, 28, pairs, weight), hundred[:, :28])
 
 
 def test_equal_weights_are_the_uniform_draw() -> None:
-    user = torch.arange(60)
-    even = sampled_negatives(user, 100, 10, NOTHING, torch.full((100,), 3.5))
-    assert torch.equal(even, sampled_negatives(user, 100, 10, NOTHING))
+    draws = draws_for(torch.arange(60), 100)
+    even = sampled_negatives(draws, 10, NOTHING, torch.full((100,), 3.5))
+    assert torch.equal(even, sampled_negatives(draws, 10, NOTHING))
+
+
+def test_the_smallest_keys_win() -> None:
+    draws = torch.tensor([[0.5, 0.2, 0.9, 0.3]], dtype=torch.float64)
+    assert sampled_negatives(draws, 4, NOTHING).tolist() == [[1, 3, 0, 2]]
+    # -log(1 - u) / w: 0.693 / 1, 0.223 / 0.1, 2.303 / 5 and 0.357 / 1
+    weight = torch.tensor([1.0, 0.1, 5.0, 1.0])
+    assert sampled_negatives(draws, 4, NOTHING, weight).tolist() == [[3, 2, 0, 1]]
 
 
 def test_excluding_another_item_leaves_the_rest_of_the_draw_alone() -> None:
-    user = torch.tensor([11])
-    drawn = sampled_negatives(user, 50, 50, NOTHING)[0]
-    less = sampled_negatives(user, 50, 49, (torch.tensor([0]), drawn[4:5]))[0]
+    draws = draws_for(torch.tensor([11]), 50)
+    drawn = sampled_negatives(draws, 50, NOTHING)[0]
+    less = sampled_negatives(draws, 49, (torch.tensor([0]), drawn[4:5]))[0]
     assert less.tolist() == [item for i, item in enumerate(drawn.tolist()) if i != 4]
 
 
 def test_the_uniform_draw_is_uniform_over_items_and_over_pairs() -> None:
-    drawn = sampled_negatives(torch.arange(30_000), 12, 2, NOTHING, seed=1)
+    drawn = sampled_negatives(draws_for(torch.arange(30_000), 12, 1), 2, NOTHING)
     for column in (0, 1):
         counts = torch.bincount(drawn[:, column], minlength=12).double()
         assert not too_large(chi_square(counts, torch.full((12,), 2500.0)), 11)
@@ -120,7 +139,7 @@ def test_the_uniform_draw_is_uniform_over_items_and_over_pairs() -> None:
 
 def test_the_weighted_draw_is_sequential_sampling_without_replacement() -> None:
     weight = torch.tensor([1.0, 2.0, 3.0, 6.0])
-    drawn = sampled_negatives(torch.arange(40_000), 4, 2, NOTHING, weight, seed=2)
+    drawn = sampled_negatives(draws_for(torch.arange(40_000), 4, 2), 2, NOTHING, weight)
     pairs = list(itertools.permutations(range(4), 2))
     total = float(weight.sum())
     expected = torch.tensor(
@@ -135,25 +154,25 @@ def test_the_weighted_draw_is_sequential_sampling_without_replacement() -> None:
 
 
 def test_users_draw_independently() -> None:
-    drawn = sampled_negatives(torch.arange(20_000), 10, 1, NOTHING)[:, 0]
+    drawn = sampled_negatives(draws_for(torch.arange(20_000), 10), 1, NOTHING)[:, 0]
     both = torch.bincount(drawn[:-1] * 10 + drawn[1:], minlength=100).double()
     assert not too_large(chi_square(both, torch.full((100,), 19_999 / 100)), 99)
 
 
 def test_items_of_weight_zero_come_last_and_only_when_needed() -> None:
-    weight = torch.tensor([0, 5, 0, 1, 0, 2])
-    drawn = sampled_negatives(torch.arange(200), 6, 5, NOTHING, weight)
+    weight, draws = torch.tensor([0, 5, 0, 1, 0, 2]), draws_for(torch.arange(200), 6)
+    drawn = sampled_negatives(draws, 5, NOTHING, weight)
     assert set(drawn[:, :3].flatten().tolist()) == {1, 3, 5}
     assert set(drawn[:, 3:].flatten().tolist()) == {0, 2, 4}
     counts = torch.bincount(drawn[:, 3], minlength=6)
     assert bool((counts[[0, 2, 4]] > 40).all())  # evenly among themselves
-    none = sampled_negatives(torch.arange(200), 6, 5, NOTHING, torch.zeros(6))
+    none = sampled_negatives(draws, 5, NOTHING, torch.zeros(6))
     assert bool((none >= 0).all())
 
 
 def test_weights_may_span_the_whole_range_of_floats() -> None:
     weight = torch.tensor([1e-300, 1e300, 0.0], dtype=torch.float64)
-    drawn = sampled_negatives(torch.arange(20), 3, 3, NOTHING, weight)
+    drawn = sampled_negatives(draws_for(torch.arange(20), 3), 3, NOTHING, weight)
     assert drawn.tolist() == [[1, 0, 2]] * 20
 
 
@@ -161,7 +180,7 @@ def test_too_few_items_pad_and_padding_does_not_count_as_a_negative() -> None:
     scores = torch.tensor([[0.5, 0.4, 0.9, 0.5, 0.1]])
     target = torch.tensor([0])
     seen = (torch.tensor([0, 0]), torch.tensor([0, 4]))
-    drawn = sampled_negatives(torch.tensor([42]), 5, 100, seen)
+    drawn = sampled_negatives(draws_for(torch.tensor([42]), 5), 100, seen)
     assert sorted(drawn[0, :3].tolist()) == [1, 2, 3]
     assert drawn[0, 3:].unique().tolist() == [-1]
     assert candidate_ranks(scores, target, drawn).tolist() == [3]
@@ -183,10 +202,15 @@ def test_pairs_of_a_padded_history() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"num_items": 0}, ValueError, "num_items must be at least 1"),
         ({"num_negatives": 0}, ValueError, "num_negatives must be at least 1"),
         ({"num_negatives": True}, TypeError, "num_negatives must be an int"),
-        ({"user": torch.tensor([1.0])}, TypeError, "user must be torch.int64"),
+        ({"draws": torch.full((1, 9), 0.5)}, TypeError, "torch.float64 tensor, got torch.float32"),
+        ({"draws": [[0.5]]}, TypeError, "torch.float64 tensor, got list"),
+        ({"draws": HALF[0]}, ValueError, r"draws must be \[B, N\]"),
+        ({"draws": HALF[:, :0]}, ValueError, r"draws must be \[B, N\]"),
+        ({"draws": HALF.index_fill(1, torch.tensor(4), 1.0)}, ValueError, r"draws\[0, 4\] is 1.0"),
+        ({"draws": HALF.index_fill(1, torch.tensor(4), 0.0)}, ValueError, r"draws\[0, 4\] is 0.0"),
+        ({"draws": HALF.index_fill(1, torch.tensor(4), math.nan)}, ValueError, "4. is nan"),
         ({"exclude": (torch.tensor([0]), torch.tensor([9]))}, ValueError, "cols.0. is 9"),
         ({"exclude": None}, TypeError, "exclude must be a tuple"),
         ({"weight": torch.ones(8)}, ValueError, r"weight must be \[9\]"),
@@ -200,8 +224,7 @@ def test_bad_arguments_are_refused(
     change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     good: dict[str, Any] = {
-        "user": torch.tensor([1]),
-        "num_items": 9,
+        "draws": HALF,
         "num_negatives": 3,
         "exclude": NOTHING,
     }
@@ -214,5 +237,8 @@ def test_bad_arguments_are_refused(
 def test_cuda_draws_the_same_negatives(weighted: bool) -> None:
     user, (rows, cols) = torch.arange(300), random_pairs(0, 300, 500, 9000)
     weight = torch.arange(500) if weighted else None
-    there = sampled_negatives(user.cuda(), 500, 100, (rows.cuda(), cols.cuda()), weight)
-    assert torch.equal(there.cpu(), sampled_negatives(user, 500, 100, (rows, cols), weight))
+    there = draws_for(user.cuda(), 500)
+    assert torch.equal(there.cpu(), draws_for(user, 500))
+    drawn = sampled_negatives(there, 100, (rows.cuda(), cols.cuda()), weight)
+    here = sampled_negatives(draws_for(user, 500), 100, (rows, cols), weight)
+    assert torch.equal(drawn.cpu(), here)

@@ -2,7 +2,9 @@
 
 Keys are integers such as (seed, epoch, event id, slot). Draws are therefore the same for every
 batch size, order of batches, thread count, process and device, and a resumed run continues with
-exactly the draws that it would have made.
+exactly the draws that it would have made. The mixing function is the finalizer of SplitMix64
+(Steele, Lea and Flood, OOPSLA 2014); int64 arithmetic wraps as two's complement on every device,
+so the integers agree exactly between them.
 """
 
 from __future__ import annotations
@@ -10,10 +12,69 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# splitmix64 (Steele, Lea, Flood 2014), written with wrapping int64 arithmetic.
-_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15
-_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+# The constants of SplitMix64 as signed 64-bit numbers.
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def hash_keys(*keys: Tensor | int) -> Tensor:
+    """Hashes integer keys that broadcast against each other to int64 in the full 64-bit range.
+
+    The keys are absorbed one after the other, so their order matters and (1, 2) is not (2, 1).
+    The values are part of the interface: a resumed run must go on with the draws it began with.
+
+    Args:
+        keys: ints within 64 bits or int64 tensors of one device (the CPU if all are ints).
+
+    Raises:
+        TypeError: If a key is neither an int nor an int64 tensor.
+    """
+    state = torch.zeros((), dtype=torch.int64)
+    for key in keys:
+        if isinstance(key, Tensor):
+            if key.dtype != torch.int64:
+                raise TypeError(f"'keys' need to be ints or int64 tensors (got {key.dtype})")
+            state = state.to(key.device)
+        elif isinstance(key, bool) or not isinstance(key, int):
+            raise TypeError(f"'keys' need to be ints or int64 tensors (got {key!r})")
+        state = _mix((state ^ key) + _GAMMA)
+    return state
+
+
+def uniform(*keys: Tensor | int) -> Tensor:
+    """Uniform draws in [0, 1), float32 with 24 random bits, one per broadcast key.
+
+    Exact in float32 and therefore the same on every device, those without float64 included.
+
+    Args:
+        keys: As in :func:`hash_keys`.
+
+    Raises:
+        TypeError: As in :func:`hash_keys`.
+    """
+    return _shift_right(hash_keys(*keys), 40).to(torch.float32) * 2.0**-24
+
+
+def uniform64(*keys: Tensor | int) -> Tensor:
+    """Uniform draws in the open interval (0, 1), float64 with 52 random bits.
+
+    For draws that are sorted or whose logarithm is taken: among thousands 24 bits would tie. The
+    upper bits of the hash are centred in their cell: ``(bits + 1/2) / 2^52`` is exact in float64
+    and never 0 or 1.
+
+    Args:
+        keys: As in :func:`hash_keys`; on a device that has float64 (MPS has none).
+
+    Raises:
+        TypeError: As in :func:`hash_keys`.
+    """
+    return (_shift_right(hash_keys(*keys), 12).to(torch.float64) + 0.5) * 2.0**-52
+
+
+def permutation(size: int, *keys: int) -> Tensor:
+    """A permutation of ``0..size-1`` that is a function of the keys."""
+    return torch.argsort(hash_keys(*keys, torch.arange(size)), stable=True)
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -23,24 +84,5 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)  # logical: torch shifts int64 arithmetically
-
-
-def hash_keys(*keys: Tensor | int) -> Tensor:
-    """Mixes broadcastable int64 keys into one int64 hash each."""
-    state = torch.zeros((), dtype=torch.int64)
-    for key in keys:
-        if isinstance(key, Tensor):
-            state = state.to(key.device)
-        state = _mix((state ^ key) + _GAMMA)
-    return state
-
-
-def uniform(*keys: Tensor | int) -> Tensor:
-    """Uniform draws in [0, 1), float32 with 24 random bits, one per broadcast key."""
-    return _shift_right(hash_keys(*keys), 40).to(torch.float32) * 2.0**-24
-
-
-def permutation(size: int, *keys: int) -> Tensor:
-    """A permutation of ``0..size-1`` that is a function of the keys."""
-    return torch.argsort(hash_keys(*keys, torch.arange(size)), stable=True)
+    """Logical shift; ``>>`` on int64 would copy the sign bit in."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)

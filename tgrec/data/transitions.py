@@ -78,21 +78,23 @@ def _count(
     time = torch.cat([graph[t].time for t in types]).cpu().numpy()[order] if len(gaps) else None
     if max(len(gaps), 1) * num_items**2 >= 2**55:
         raise ValueError(f"too many items ({num_items}) to number all pairs")
-    packed = []
+    # One flat buffer: the lists of all lags and their concatenation would be in memory twice.
+    occurrence = np.empty(max_lag * user.size, dtype=np.int64)
+    size = 0
     for lag in range(1, max_lag + 1):
         rows = np.flatnonzero(user[lag:] == user[:-lag])
         pair = item[rows] * num_items + item[rows + lag]
         if time is not None:
             gap = np.searchsorted(gaps, time[rows + lag] - time[rows], side="right") - 1
             pair += gap * num_items**2
-        packed.append(pair << 8 | lag)
-    # The lag rides in the low byte, so that one sort of plain integers groups everything.
-    occurrence = np.concatenate(packed)
-    packed.clear()
+        # The lag rides in the low byte, so that one sort of plain integers groups everything.
+        occurrence[size : size + rows.size] = pair << 8 | lag
+        size += rows.size
+    occurrence = occurrence[:size]
     occurrence.sort()
-    if occurrence.size == 0:
+    if size == 0:
         return occurrence, np.empty(0)
     step = (decay ** np.arange(-1, 255)).astype(np.float32)[occurrence.astype(np.uint8)]
     occurrence >>= 8
-    starts = np.flatnonzero(np.diff(occurrence, prepend=-1))
+    starts = np.flatnonzero(np.concatenate([[True], occurrence[1:] != occurrence[:-1]]))
     return occurrence[starts], np.add.reduceat(step, starts)

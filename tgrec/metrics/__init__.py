@@ -1,5 +1,6 @@
 """From scores to ranks, from ranks to metrics; imports nothing else of tgrec."""
 
+from tgrec.metrics._check import NanScoreError
 from tgrec.metrics.candidates import pairs_of, sampled_negatives
 from tgrec.metrics.compare import PairedTest, bootstrap_interval, paired_bootstrap
 from tgrec.metrics.consistency import check_consistent, feasible_mrr, feasible_ndcg
@@ -8,6 +9,7 @@ from tgrec.metrics.ranking import MISS, group_summaries, hit_ratio, mrr, ndcg, s
 
 __all__ = [
     "MISS",
+    "NanScoreError",
     "PairedTest",
     "bootstrap_interval",
     "candidate_ranks",

@@ -59,6 +59,10 @@ def check_pairs(pairs: Pairs, num_rows: int, num_items: int, name: str = "exclud
     return rows, cols
 
 
+class NanScoreError(ValueError):
+    """A score is NaN: the model that gave it has diverged."""
+
+
 def check_scores(scores: Tensor) -> None:
     """Raise unless `scores` is a float32 matrix `[B, N]`, N >= 1, that holds no NaN."""
     if not isinstance(scores, Tensor):
@@ -75,7 +79,7 @@ def check_scores(scores: Tensor) -> None:
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         col = int(scores[row].isnan().nonzero()[0])
-        raise ValueError(
+        raise NanScoreError(
             f"scores[{row}, {col}] is NaN ({int(bad.sum())} of {len(bad)} rows hold one); "
             "a NaN compares false with everything and would rank first"
         )

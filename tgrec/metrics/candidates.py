@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tgrec.metrics._check import Pairs, check_k, check_pairs, check_vector
-from tgrec.metrics._hash import uniform
+from tgrec.metrics._check import Pairs, check_k, check_pairs
 
 _CHUNK = 1 << 21  # elements of a [rows, N] block of keys: bounds memory at about 60 MiB
 _UNWEIGHTED = 1e300  # where the keys of items with weight 0 start; other keys stay below
@@ -18,53 +17,49 @@ _SMALLEST = 1e-290  # the smallest relative weight, which keeps those below _UNW
 
 
 def sampled_negatives(
-    user: Tensor,
-    num_items: int,
-    num_negatives: int,
-    exclude: Pairs,
-    weight: Tensor | None = None,
-    seed: int = 0,
+    draws: Tensor, num_negatives: int, exclude: Pairs, weight: Tensor | None = None
 ) -> Tensor:
     """Draw negatives without replacement, uniformly or in proportion to `weight`.
 
-    Every item gets the key `-log(1 - u) / weight` with `u` a hash of (seed, user, item), and the
-    K smallest keys win. Exponential keys make this exactly the draw of one item after the other,
-    each in proportion to the weights that are left (Efraimidis and Spirakis, IPL 2006). Columns
-    stand in the order of the draw: the first 28 of 100 are the draw of 28. An item with weight 0
-    is drawn only after all others.
+    Every item gets the key `-log(1 - u) / weight` with `u` its draw, and the K smallest keys
+    win. Exponential keys make this exactly the draw of one item after the other, each in
+    proportion to the weights that are left (Efraimidis and Spirakis, IPL 2006). Columns stand in
+    the order of the draw: the first 28 of 100 are the draw of 28. An item with weight 0 is drawn
+    only after all others.
 
-    The draw depends on (seed, user id, weight, excluded items) only: not on the batch, its order
-    or its device (between devices up to a last-bit difference of the logarithm, which changes an
-    id only if two keys agree to 16 digits).
+    The function has no randomness of its own. Draws that are a hash of (user, item), and not the
+    next numbers of a generator, make the negatives of a user the same for every model, batch size
+    and order of the users; on another device too, up to a last-bit difference of the logarithm,
+    which changes an id only if two keys agree to 16 digits.
 
     Args:
-        user: int64 `[B]`, user ids; they key the draw.
-        num_items: N, items are `0..N-1`.
+        draws: float64 `[B, N]`, uniform in the open interval (0, 1) and independent: one for each
+            user of the batch and each item `0..N-1`.
         num_negatives: K, at least 1.
         exclude: `(rows, cols)`: the items that must not be drawn for a row, that is the history
             and the target; a pair may stand more than once.
         weight: `[N]`, non-negative and finite (training counts), or None for a uniform draw.
-        seed: another seed, another draw.
 
     Returns:
         int64 `[B, K]`; a row with fewer than K items left holds all of them, then -1
         (`candidate_ranks` ignores it).
 
     Raises:
-        TypeError: ids are not int64, or sizes not ints.
-        ValueError: a size is below 1, an id out of range, or a weight negative or not finite.
+        TypeError: `draws` is not float64, ids are not int64, or `num_negatives` is not an int.
+        ValueError: a draw is outside (0, 1), a shape is wrong, `num_negatives` is below 1, an id
+            out of range, or a weight negative or not finite.
     """
-    check_vector("user", user)
-    check_k(num_items, "num_items")
+    _check_draws(draws)
     check_k(num_negatives, "num_negatives")
-    rows, cols = check_pairs(exclude, user.numel(), num_items)
-    rate = None if weight is None else _relative(weight, num_items, user.device)
+    num_rows, num_items = draws.shape
+    rows, cols = check_pairs(exclude, num_rows, num_items)
+    rate = None if weight is None else _relative(weight, num_items, draws.device)
     kept = min(num_negatives, num_items)
     step = max(1, _CHUNK // num_items)
-    out = torch.full((user.numel(), num_negatives), -1, dtype=torch.int64, device=user.device)
-    for first in range(0, user.numel(), step):
-        last = min(first + step, user.numel())
-        keys = _keys(user[first:last], num_items, rate, seed)
+    out = torch.full((num_rows, num_negatives), -1, dtype=torch.int64, device=draws.device)
+    for first in range(0, num_rows, step):
+        last = min(first + step, num_rows)
+        keys = _keys(draws[first:last], rate)
         inside = (rows >= first) & (rows < last)
         keys[rows[inside] - first, cols[inside]] = torch.inf
         drawn = keys.topk(kept, dim=1, largest=False, sorted=True)
@@ -93,14 +88,32 @@ def pairs_of(items: Tensor, mask: Tensor) -> Pairs:
     return rows, items[rows, places]
 
 
-def _keys(user: Tensor, num_items: int, rate: Tensor | None, seed: int) -> Tensor:
-    item = torch.arange(num_items, device=user.device)
-    draw = uniform(seed, user.unsqueeze(1), item)
+def _check_draws(draws: Tensor) -> None:
+    if not isinstance(draws, Tensor) or draws.dtype != torch.float64:
+        kind = draws.dtype if isinstance(draws, Tensor) else type(draws).__name__
+        raise TypeError(
+            f"draws must be a torch.float64 tensor, got {kind}; draw them in float64 (a cast "
+            "afterwards keeps the ties of lower precision)"
+        )
+    if draws.dim() != 2 or draws.size(1) == 0:
+        raise ValueError(f"draws must be [B, N] with N >= 1, got shape {tuple(draws.shape)}")
+    if draws.numel() == 0:
+        return
+    low, high = torch.aminmax(draws)
+    if not bool((low > 0) & (high < 1)):  # so written, a NaN is refused as well
+        row, col = (~((draws > 0) & (draws < 1))).nonzero()[0].tolist()
+        raise ValueError(
+            f"draws[{row}, {col}] is {float(draws[row, col])}; draws lie strictly between 0 and 1"
+        )
+
+
+def _keys(draws: Tensor, rate: Tensor | None) -> Tensor:
+    """The keys of a block of draws, in memory of their own."""
     if rate is None:
-        return draw  # increasing in -log(1 - u): the same order without the logarithm
-    keys = -torch.log1p(-draw) / rate
+        return draws.clone()  # increasing in -log(1 - u): the same order without the logarithm
+    keys = -torch.log1p(-draws) / rate
     # 1e300 * (1 + u) has the resolution of 1 + u, where 1e300 + u would lose u.
-    return torch.where(rate > 0, keys, _UNWEIGHTED * (1.0 + draw))
+    return torch.where(rate > 0, keys, _UNWEIGHTED * (1.0 + draws))
 
 
 def _relative(weight: Tensor, num_items: int, device: torch.device) -> Tensor:

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 
+# Arguments that count something, whatever the model.
+SIZES = ("num_items", "d_model", "n_heads", "n_blocks", "d_ff", "max_len")
+
 
 class RecModel(nn.Module):
     """Base class of all recommenders.
@@ -32,10 +35,12 @@ class RecModel(nn.Module):
 
     def __init__(self, num_items: int, **config: Any) -> None:
         super().__init__()
-        if isinstance(num_items, bool) or num_items < 1:
-            raise ValueError(f"'num_items' needs to be a positive integer (got {num_items})")
         self.num_items = num_items
         self.config: dict[str, Any] = {"num_items": num_items, **config}
+        for name in SIZES:
+            value = self.config.get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"'{name}' needs to be a positive integer (got {value!r})")
 
     @classmethod
     def from_graph(cls, graph: TemporalRecGraph, **kwargs: Any) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -30,9 +31,23 @@ def save_model(model: RecModel, folder: str | os.PathLike[str], **about: Any) ->
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     config = {"class": type(model).__name__, "config": model.config, "tgrec": __version__, **about}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
+    write_tensors(folder / WEIGHTS, tensors)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file atomically, ``about`` in its header.
+
+    Raises:
+        OSError: If it cannot be written; the message names ``path``.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=about)
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -45,9 +60,11 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        config["class"], config["config"]
+        config["class"], config["config"]["num_items"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a model's configuration: {error!r}") from error
+        raise ValueError(
+            f"{path} is not a model's configuration ({error!r}); save the model again"
+        ) from error
     return config
 
 
@@ -87,13 +104,21 @@ def load_model(
             f"{folder}: the model was trained on the catalogue {saved['catalogue']}, the data are "
             f"{catalogue}; item numbers would mean other items"
         )
-    model = classes[saved["class"]](**saved["config"])
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing; copy the whole folder")
     try:
-        tensors = load_file(folder / WEIGHTS)
-        model.load_state_dict(tensors)
+        model = classes[saved["class"]](**saved["config"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder / CONFIG}: {saved['class']} cannot be made from it ({error}); was it saved "
+            f"by another version of the class?"
+        ) from error
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ValueError(
-            f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes: {error}"
+            f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes ({error}); copy "
+            f"both files anew from where they were saved"
         ) from error
     return model.eval()
 
@@ -108,6 +133,10 @@ def load_parameters(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) 
     own = dict(model.named_parameters())
     if own.keys() != values.keys():
         raise ValueError(f"parameters differ: {sorted(own.keys() ^ values.keys())}")
+    for name, value in values.items():
+        if own[name].shape != value.shape:
+            shapes = f"{list(value.shape)}, not {list(own[name].shape)}"
+            raise ValueError(f"parameter {name} has the shape {shapes}")
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)

@@ -32,7 +32,10 @@ class TransitionTable(nn.Module):
         super().__init__()
         self.num_items, self.num_classes = num_items, num_classes
         rows = num_items * num_classes
-        self.register_buffer("ptr", torch.zeros(rows + 1, dtype=torch.int64))
+        # int32, as MKL wants them: int64 ones would be copied at every product.
+        if num_edges >= 2**31:
+            raise ValueError(f"'num_edges' needs to be below 2**31 (got {num_edges})")
+        self.register_buffer("ptr", torch.zeros(rows + 1, dtype=torch.int32))
         self.register_buffer("target", torch.zeros(num_edges, dtype=torch.int32))
         self.register_buffer("value", torch.zeros(num_edges))
         self.register_buffer("mass", torch.zeros(rows))
@@ -64,7 +67,7 @@ class TransitionTable(nn.Module):
         row = torch.cat([e[0] + g * num_items for g, (e, _) in enumerate(edges)])
         weight = torch.cat([w for _, w in edges])
         table.target.copy_(torch.cat([e[1] for e, _ in edges]))
-        torch.cumsum(torch.bincount(row, minlength=table.mass.numel()), 0, out=table.ptr[1:])
+        table.ptr[1:] = torch.bincount(row, minlength=table.mass.numel()).cumsum(0)
         if mass == "weights":
             table.mass.index_add_(0, row, weight)
         else:
@@ -88,18 +91,18 @@ class TransitionTable(nn.Module):
         rows, width = item.shape
         if rows == 0 or width == 0:
             return self.column.new_zeros(rows, self.num_items)
-        crow = torch.arange(0, rows * width + 1, width, device=item.device)
+        crow = torch.arange(0, rows * width + 1, width, device=item.device, dtype=torch.int32)
         # Column indices of a CSR row need not be sorted, but its entries must not repeat; two
         # equal (class, item) pairs of a repeating history are summed by the product all the same.
         mixture = _csr(
             crow,
-            (gap_class * self.num_items + item).flatten(),
+            (gap_class * self.num_items + item).flatten().int(),
             weight.float().flatten(),
             (rows, self.num_items * self.num_classes),
         )
         shape = (self.num_items * self.num_classes, self.num_items)
         with torch.autocast(item.device.type, enabled=False):  # sparse products are float32
-            return (mixture @ _csr(self.ptr, self.target.long(), self.value, shape)).to_dense()
+            return (mixture @ _csr(self.ptr, self.target, self.value, shape)).to_dense()
 
     def leaving_out(
         self,

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ctypes
 
 # From malloc.h of glibc.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc not to give freed memory back to the system; returns whether it took that.
+    """Tells glibc to keep freed blocks of up to 32 MB; returns whether it took that.
 
-    Training frees and takes the same megabytes at every step. By default glibc maps each large
-    block anew, and the page faults of a fresh mapping cost more than the arithmetic on it: three
-    times as many faults and up to 15 % of an epoch where this was measured. Other C libraries
-    (macOS, musl, Windows) are left as they are.
+    Training frees and takes the same megabytes at every step. By default glibc may map each such
+    block anew, and the page faults of a fresh mapping cost as much as the arithmetic on it. (Never
+    mapping any block is no better: the heap then breaks into pieces and grows to gigabytes.) Other
+    C libraries (macOS, musl, Windows) are left as they are.
     """
     try:
         library = ctypes.CDLL(None)
@@ -22,5 +22,5 @@ def keep_freed_memory() -> bool:
         set_option = library.mallopt
     except (OSError, TypeError, AttributeError):
         return False
-    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
+    options = ((_M_MMAP_THRESHOLD, 32 * 2**20), (_M_TRIM_THRESHOLD, 512 * 2**20))
     return all(set_option(ctypes.c_int(key), ctypes.c_int(value)) for key, value in options)

@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tgrec.data.files import atomic_path
-from tgrec.models.io import load_parameters, parameters_copy
+from tgrec.models.io import load_parameters, parameters_copy, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -67,14 +65,15 @@ def save_checkpoint(
         "progress": json.dumps(asdict(progress)),
         "settings": json.dumps(settings, sort_keys=True),
     }
-    with atomic_path(folder / CHECKPOINT) as temporary:
-        save_file(tensors, temporary, metadata=about)
+    write_tensors(folder / CHECKPOINT, tensors, about)
 
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Puts everything back; returns the progress and the best weights.
+
+    Nothing is changed unless the whole file fits.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
@@ -89,25 +88,62 @@ def load_checkpoint(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
         saved = json.loads(about["settings"])
         progress = Progress(**json.loads(about["progress"]))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        random = tensors["random/cpu"]
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); start the run without --resume") from error
     wanted = json.loads(json.dumps(settings, sort_keys=True))
-    differing = sorted(k for k in saved.keys() | wanted.keys() if saved.get(k) != wanted.get(k))
+    # A setting that only one of two versions of the code has cannot be compared.
+    differing = sorted(k for k in saved.keys() & wanted.keys() if saved[k] != wanted[k])
     if differing:
-        changes = ", ".join(f"{k}: {saved.get(k)!r} -> {wanted.get(k)!r}" for k in differing)
-        raise ValueError(f"--resume: {path} is of a run with other settings ({changes})")
-    load_parameters(model, _part(tensors, "model/"))
+        changes = ", ".join(f"{k}: {saved[k]!r} -> {wanted[k]!r}" for k in differing)
+        raise ValueError(
+            f"--resume: {path} is of a run with other settings ({changes}); give the same ones, or "
+            f"start the run without --resume"
+        )
+    best, state = _part(tensors, "best/"), _optimizer_state(tensors)
+    if progress.epoch + progress.step > 0 and not state:
+        raise ValueError(f"{path} holds no optimizer state; start the run without --resume")
+    if best.keys() != (dict(model.named_parameters()).keys() if progress.best_epoch else set()):
+        raise ValueError(f"{path} holds no best weights; start the run without --resume")
+    try:
+        load_parameters(model, _part(tensors, "model/"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; start the run without --resume") from error
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    torch.set_rng_state(random)
+    if torch.cuda.is_available() and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"])
+    return progress, best
+
+
+def read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """The entries of the first ``epochs`` epochs of ``history.jsonl``.
+
+    It is written just before the checkpoint, so after a crash it may be one epoch ahead.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        entries: list[dict[str, Any]] = [json.loads(line) for line in lines[:epochs]]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); start the run without --resume") from error
+    if len(entries) < epochs:
+        raise ValueError(
+            f"{path} has {len(entries)} of the {epochs} epochs of its checkpoint; start the run "
+            f"without --resume"
+        )
+    return entries
+
+
+def _optimizer_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Parameter number -> its moments and step."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _part(tensors, "optimizer/").items():
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = value
-    if progress.epoch + progress.step > 0 and not state:
-        raise ValueError(f"{path} holds no optimizer state; start the run without --resume")
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    torch.set_rng_state(tensors["random/cpu"])
-    if torch.cuda.is_available() and "random/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random/cuda"])
-    return progress, _part(tensors, "best/")
+    return state
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from tgrec.data import Split, Targets
+from tgrec.data.random import uniform64
 from tgrec.loader import SeedLoader, Track
 from tgrec.metrics import (
+    MISS,
     candidate_ranks,
     group_summaries,
     sampled_negatives,
@@ -28,13 +30,17 @@ SAMPLED: Mapping[str, tuple[str, int]] = {
     "uniform-28": ("uniform", 28),
 }
 
+# First key of the draws of each kind. Another number is another draw, which is not comparable.
+_STREAM = {"uniform": 0x756E69, "popularity": 0x706F70}
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """The ranks of all targets, from which every table can be derived again.
 
     Args:
-        ranks: Candidate set -> ``[n]`` int64 rank of the target, 1 is best, ties count against it.
+        ranks: Candidate set -> ``[n]`` int64 rank of the target, 1 is best, ties count against it;
+            ``tgrec.metrics.MISS`` (all metrics 0) for a target that is a miss by definition.
         history_length: ``[n]`` int64 number of events before each target.
         targets: What was asked.
         groups: Name -> ``[n]`` bool, further groups to report (cold users, cold items).
@@ -67,7 +73,7 @@ def evaluate(
     track: Track = "T1",
     remove_seen: bool = True,
     sampled: bool = True,
-    batch_size: int = 512,
+    batch_size: int = 256,
     device: torch.device | str = "cpu",
     index: EventIndex | None = None,
 ) -> Evaluation:
@@ -75,7 +81,8 @@ def evaluate(
 
     ``rank = 1 + #{other items with score >= the target's}``; items of the user's past do not count
     (if ``remove_seen``), the target always does. Only one batch of scores is ever held: the
-    users x items matrix is not built.
+    users x items matrix is not built. Where ``split.cold_is_miss``, targets that training has
+    never seen get the rank ``tgrec.metrics.MISS`` in every candidate set.
 
     Args:
         model: Any recommender; it is put into evaluation mode and back.
@@ -115,22 +122,37 @@ def evaluate(
             ranks["full"][here] = target_ranks(
                 scores, part.item, seen if remove_seen else None
             ).cpu()
-            for name in names[1:]:
-                negatives = _negatives(name, part, seen, popularity)
-                ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
+            if sampled:
+                for name, negatives in _candidates(part, seen, popularity).items():
+                    ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
     finally:
         model.train(was_training)
     groups = _cold_groups(split, targets, popularity.cpu(), loader.lengths(asked).cpu(), ranks)
     return Evaluation(ranks, loader.lengths(asked).cpu(), targets, groups)
 
 
-def _negatives(name: str, part: Targets, seen: tuple[Tensor, Tensor], popularity: Tensor) -> Tensor:
-    """Candidates drawn outside the past and the target, the same for every model."""
-    kind, number = SAMPLED[name]
+def _candidates(
+    part: Targets, seen: tuple[Tensor, Tensor], popularity: Tensor
+) -> dict[str, Tensor]:
+    """Candidate set -> ``[B, K]`` items outside the past and the target, the same for any model."""
     own = torch.arange(len(part), device=part.user.device)
     outside = (torch.cat([seen[0], own]), torch.cat([seen[1], part.item]))
-    weight = popularity if kind == "popularity" else None
-    return sampled_negatives(part.user, popularity.numel(), number, outside, weight)
+    out: dict[str, Tensor] = {}
+    for kind, stream in _STREAM.items():
+        sizes = {name: size for name, (how, size) in SAMPLED.items() if how == kind}
+        weight = popularity if kind == "popularity" else None
+        draws = _draws(stream, part.user, popularity.numel())
+        drawn = sampled_negatives(draws, max(sizes.values()), outside, weight)
+        # In the order of the draw: the first 28 of 100 are a draw of 28.
+        out |= {name: drawn[:, :size] for name, size in sizes.items()}
+    return out
+
+
+def _draws(stream: int, user: Tensor, num_items: int) -> Tensor:
+    """``[B, N]`` uniform numbers, each a function of (stream, user, item) alone."""
+    item = torch.arange(num_items, device=user.device)
+    # A few users at a time: hashing holds several int64 copies of what it works on.
+    return torch.cat([uniform64(stream, some.unsqueeze(1), item) for some in user.split(64)])
 
 
 def _cold_groups(
@@ -140,7 +162,6 @@ def _cold_groups(
     if not split.cold_is_miss:
         return {}
     cold_item, cold_user = popularity[targets.item] == 0, length == 0
-    for name, values in ranks.items():
-        worst = split.graph.num_items if name == "full" else SAMPLED[name][1] + 1
-        values[cold_item | cold_user] = worst
+    for values in ranks.values():
+        values[cold_item | cold_user] = MISS
     return {"cold item": cold_item, "cold user": cold_user, "warm": ~(cold_item | cold_user)}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import resource
-import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +19,36 @@ from torch import Tensor, nn
 from tgrec.data import Split
 from tgrec.data.files import write_text
 from tgrec.loader import SeedLoader, training_seeds
+from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
 from tgrec.models.io import load_parameters, parameters_copy
 from tgrec.nn.linear_cross_entropy import fast_dtype
 from tgrec.sampler import EventIndex
 from tgrec.training.allocator import keep_freed_memory
-from tgrec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
 from tgrec.training.progress import ProgressLine
 from tgrec.training.settings import TrainSettings
+from tgrec.training.stop import stop_signals
+
+if sys.platform != "win32":
+    import resource
 
 HISTORY = "history.jsonl"
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss or a gradient stopped being a number; the best weights so far are kept."""
+    """The loss or a gradient stopped being a number; the best weights so far are kept.
+
+    Attributes:
+        best_epoch: After which epoch the weights that the model now holds were measured; 0 if
+            there were none to go back to.
+    """
+
+    def __init__(self, message: str, best_epoch: int = 0) -> None:
+        super().__init__(message)
+        self.best_epoch = best_epoch
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ def fit(
     if resume:
         loop.resume()
     line = ProgressLine(settings, loop.steps_per_epoch, show and workers.is_main)
-    with _stop_signals() as stop_asked, line:
+    with stop_signals() as stop_asked, line:
         stopped = _run(loop, line, stop_asked)
     loop.restore_best()
     return loop.result(stopped)
@@ -116,12 +129,13 @@ def _run(loop: _Loop, line: ProgressLine, stop_asked: threading.Event) -> str:
     """Epochs until there is a reason to stop; returns it."""
     progress, settings = loop.progress, loop.settings
     clock = _Clock(progress.seconds)
-    while progress.epoch < settings.epochs:
-        if progress.waited >= settings.patience:
-            return "patience"
-        finished = loop.train_epoch(
-            line, lambda: loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
-        )
+
+    def should_stop() -> bool:
+        return loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
+
+    while progress.epoch < settings.epochs and progress.waited < settings.patience:
+        # Between epochs too: an epoch may be a single step.
+        finished = not should_stop() and loop.train_epoch(line, should_stop)
         progress.seconds = clock()
         if not finished:
             loop.save()
@@ -236,15 +250,16 @@ class _Loop:
             self.optimizer.zero_grad(set_to_none=True)
         return workers.total(sums.detach().double()).tolist(), total.double().tolist()
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         self.restore_best()
         kept = (
             f"the best weights (epoch {self.progress.best_epoch}) are kept"
             if self.best
-            else "no weights were kept"
+            else "no weights were measured before, so none are kept"
         )
         raise NotFiniteError(
-            f"{what}; {kept}. A smaller learning rate (lr={self.settings.lr}) usually helps"
+            f"{what}; {kept}. A smaller learning rate (lr={self.settings.lr}) usually helps",
+            self.progress.best_epoch,
         )
 
     def close_epoch(self) -> dict[str, Any]:
@@ -265,12 +280,15 @@ class _Loop:
         progress, settings = self.progress, self.settings
         value, metrics = 0.0, {}
         if self.workers.is_main:
-            with autocast(settings):
-                evaluation = evaluate(
-                    self.model, self.split, self.split.val, track=settings.track,
-                    remove_seen=settings.remove_seen, sampled=False, device=self.device,
-                    index=self.full_index,
-                )  # fmt: skip
+            try:
+                with autocast(settings):
+                    evaluation = evaluate(
+                        self.model, self.split, self.split.val, track=settings.track,
+                        remove_seen=settings.remove_seen, sampled=False, device=self.device,
+                        index=self.full_index,
+                    )  # fmt: skip
+            except NanScoreError as error:
+                self._fail(f"after epoch {progress.epoch} {error}")
             metrics = evaluation.metrics()["full"]
             value = metrics[settings.metric]
         value = self.workers.agree(value, self.device)
@@ -292,18 +310,27 @@ class _Loop:
             self.optimizer,
             self.best,
             self.progress,
-            _resumable(self.settings),
+            self.identity(),
         )
 
     def resume(self) -> None:
         if self.folder is None:
             raise ValueError("'resume' needs the 'folder' of the run")
         self.progress, self.best = load_checkpoint(
-            self.folder, self.model, self.optimizer, _resumable(self.settings)
+            self.folder, self.model, self.optimizer, self.identity()
         )
-        path = self.folder / HISTORY
-        entries = path.read_text().splitlines() if path.is_file() else []
-        self.history = [json.loads(entry) for entry in entries][: self.progress.epoch]
+        self.history = read_history(self.folder / HISTORY, self.progress.epoch)
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share.
+
+        It may wait longer, and train longer unless the learning rate falls towards the last epoch.
+        """
+        free = {"patience"} if self.settings.lr_decay == "cosine" else {"patience", "epochs"}
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
+        config = {f"model.{k}": v for k, v in self.model.config.items()}
+        about = {"model": type(self.model).__name__, "events": self.loader.index.num_events}
+        return {**settings, **config, **about}
 
     def restore_best(self) -> None:
         if self.best:
@@ -347,11 +374,6 @@ def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
     )
 
 
-def _resumable(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that a resumed run must share; it may train longer or wait longer."""
-    return {k: v for k, v in asdict(settings).items() if k not in ("patience",)}
-
-
 def _add(total: list[float], part: list[float]) -> list[float]:
     return [a + b for a, b in zip(total, part, strict=True)] if total else part
 
@@ -366,27 +388,10 @@ class _Clock:
         return time.perf_counter() - self.start
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second one acts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _peak_memory(settings: TrainSettings) -> float:
     if settings.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if sys.platform == "win32":
+        return 0.0
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

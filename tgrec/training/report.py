@@ -37,11 +37,13 @@ class RankedRun:
         ranks: candidate set -> int64 `[n]`; the full ranking gives intervals and paired tests.
             Without it the run is shown with its means only.
         user: int64 `[n]`, whose ranks these are; compared between runs if given.
+        interrupted: whether training was stopped before its end, by Ctrl-C or SIGTERM.
     """
 
     record: RunRecord
     ranks: Mapping[str, Tensor] = field(default_factory=dict)
     user: Tensor | None = None
+    interrupted: bool = False
 
 
 def print_summary(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tgrec.models.base import RecModel
 from tgrec.models.io import save_model
 from tgrec.sampler import EventIndex
 from tgrec.training.evaluate import Evaluation, evaluate
-from tgrec.training.fit import FitResult, fit
+from tgrec.training.fit import FitResult, NotFiniteError, fit
 from tgrec.training.record import Environment, RunRecord, command_line, environment
 from tgrec.training.report import RankedRun
 from tgrec.training.settings import TrainSettings
@@ -60,11 +62,8 @@ def new_folder(out: str | os.PathLike[str], name: str) -> Path:
 
 def latest_folder(out: str | os.PathLike[str], name: str) -> Path:
     """The newest of the folders that :func:`new_folder` made for ``name``."""
-    found = [
-        p
-        for p in Path(out).glob(f"{name}*")
-        if p.name.removeprefix(name).lstrip("-").isdigit() or p.name == name
-    ]
+    ours = re.compile(re.escape(name) + r"(-\d+)?")
+    found = [p for p in Path(out).glob("*") if ours.fullmatch(p.name) and p.is_dir()]
     if not found:
         raise FileNotFoundError(
             f"--resume: there is no run {name!r} in {str(out)!r}; start it without --resume"
@@ -94,12 +93,15 @@ def run(
         name: The model's name in tables.
         model: From ``from_graph(task.split.train)``, or loaded weights.
         task: What to measure on.
-        settings: How to train; also the track, the device and the precision of the evaluation.
+        settings: How to train; also the track and the device of the evaluation, which is in fp32.
         folder: From :func:`new_folder`.
         resume: Continue the training in ``folder``.
         train: False only evaluates.
         show: Print progress.
         extra: Further JSON values for ``config.json``.
+
+    Raises:
+        NotFiniteError: As :func:`fit`; the best weights so far are then in ``model/``.
     """
     made_with = environment()  # now: the code may have moved on when a long run ends
     about = {
@@ -113,10 +115,23 @@ def run(
         **made_with,
         **(extra or {}),
     }
-    write_text(folder / CONFIG, json.dumps(about, indent=2) + "\n")
+    write_config = partial(write_text, folder / CONFIG, json.dumps(about, indent=2) + "\n")
+    if not resume:  # a resumed run may turn out not to be the same: then its file stays as it is
+        write_config()
     result = FitResult(stopped="not trained")
+    keep = partial(
+        save_model, model, folder / MODEL, catalogue=task.checksum, board=task.board,
+        track=settings.track,
+    )  # fmt: skip
     if train:
-        result = fit(model, task.split, settings, folder=folder, resume=resume, show=show)
+        try:
+            result = fit(model, task.split, settings, folder=folder, resume=resume, show=show)
+        except NotFiniteError as error:
+            if error.best_epoch:
+                keep()
+            raise
+    if resume:
+        write_config()
     model.to(settings.device)
     index = EventIndex(task.split.graph, settings.device)
     evaluation = evaluate(
@@ -124,12 +139,11 @@ def run(
         device=settings.device, index=index,
     )  # fmt: skip
     write_ranks(folder / RANKS, evaluation)
-    save_model(
-        model, folder / MODEL, catalogue=task.checksum, board=task.board, track=settings.track
-    )
+    keep()
     record = _record(name, model, task, settings, result, evaluation, made_with)
     write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
-    return RankedRun(record, evaluation.ranks, evaluation.targets.user)
+    interrupted = result.stopped == "interrupted"
+    return RankedRun(record, evaluation.ranks, evaluation.targets.user, interrupted)
 
 
 def write_ranks(path: Path, evaluation: Evaluation) -> None:

@@ -6,7 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from tgrec.loader import TRACKS, Track
+from tgrec.metrics import summarize
+
+METRICS = tuple(summarize(torch.tensor([1])))
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class TrainSettings:
         track: What the model may know about the time of the question.
         metric: The validation metric (full ranking) that chooses the weights.
         remove_seen: Whether items of the past are left out of the validation ranking.
-        seed: Of the order of batches, masks and dropout.
+        seed: Of the order of batches, masks and dropout, in 0..2**32 - 1.
         device: ``cpu``, ``cuda`` or ``mps``.
         precision: ``bf16`` runs products in bfloat16, ``fp32`` does not, ``auto`` is bf16 where
             the hardware has it.
@@ -64,8 +69,10 @@ class TrainSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed >> 32:
+            raise ValueError(f"'seed' needs to be an integer in 0..2**32 - 1 (got {self.seed!r})")
         choices = {"lr_decay": ("none", "cosine"), "windows": ("last", "all"), "track": TRACKS,
-                   "precision": ("auto", "bf16", "fp32")}  # fmt: skip
+                   "precision": ("auto", "bf16", "fp32"), "metric": METRICS}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(

@@ -1,0 +1,1 @@
+"""Pure layers on tensors; imports nothing else of tgrec."""
