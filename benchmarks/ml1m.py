@@ -11,19 +11,17 @@ each board and how it is measured: benchmarks/README.md.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib.util
 import inspect
 import json
 import os
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from find_model import find_model, near
 from golden import GOLDEN, Golden
 from rich.console import Console
 
@@ -145,7 +143,8 @@ MODEL_FLAGS = {
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip
 TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_decay",
-               "warmup_steps", "lr_decay", "accumulate", "clip", "windows", "precision")  # fmt: skip
+               "warmup_steps", "lr_decay", "accumulate", "clip", "windows",
+               "precision")  # fmt: skip
 
 
 def main() -> None:
@@ -250,8 +249,8 @@ def run_one(options: Options, task: Task, one: Planned) -> tuple[RankedRun | Non
         )
         return None, result.stopped == "interrupted"
     folder = one.folder or new_folder(options.out, one.label)
-    sizes = f"{model.num_parameters():,} parameters, {task.split.train.num_events:,} training events"
-    say(f"{one.name}: {sizes}, run folder {folder}")
+    parameters, events = model.num_parameters(), task.split.train.num_events
+    say(f"{one.name}: {parameters:,} parameters, {events:,} training events, run folder {folder}")
     ranked = run(one.name, model, task, settings, folder, resume=options.resume,
                  train=not options.eval_only, extra={"options": _plain(options)})  # fmt: skip
     if options.tie_audit:
@@ -277,7 +276,7 @@ def load_task(options: Options) -> Task:
     dataset = options.dataset
     wanted = options.board or DEFAULT_BOARD["ml1m" if dataset == "auto" else dataset]
     if wanted not in BOARDS:
-        raise ValueError(f"--board: there is no {wanted!r}{_near(wanted, list(BOARDS))}")
+        raise ValueError(f"--board: there is no {wanted!r}{near(wanted, list(BOARDS))}")
     if dataset != "auto" and not wanted.startswith(dataset):
         raise ValueError(f"--board {wanted} is not on --dataset {dataset}; leave one of them out")
     try:
@@ -292,39 +291,6 @@ def load_task(options: Options) -> Task:
     board = BOARDS[wanted]
     data = board.dataset if not wanted.startswith("simulated") else f"SIMULATED ({board.dataset})"
     return Task(board.tag, data, checksum(graph), board.split(graph), board.remove_seen)
-
-
-def find_model(name: str) -> tuple[str, type[RecModel]]:
-    """The class of a name in MODELS, or of FILE.py:CLASS."""
-    if name in MODELS:
-        return name, MODELS[name]
-    path, _, attribute = name.rpartition(":")
-    if name.endswith(".py"):
-        raise ValueError(f"--model {name}: which class of it? Write {name}:CLASS")
-    if not path.endswith(".py"):
-        raise ValueError(
-            f"--model: there is no {name!r}{_near(name, list(MODELS))}; FILE.py:CLASS works too"
-        )
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--model: there is no file {path!r}")
-    # A name of its own: a file called json.py must not become the module json of everybody.
-    module_name = f"tgrec_model_{Path(path).stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--model: {path!r} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise ValueError(f"--model: {path} cannot be imported: {error!r} (line {line})") from error
-    cls = getattr(module, attribute, None)
-    if not (isinstance(cls, type) and issubclass(cls, RecModel)):
-        classes = {k: v for k, v in vars(module).items() if isinstance(v, type)}
-        own = [k for k, v in classes.items() if issubclass(v, RecModel) and v.__module__ == module_name]
-        raise ValueError(f"--model: {path} has no RecModel {attribute!r}{_near(attribute, own)}")
-    return attribute, cls
 
 
 def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> None:
@@ -369,8 +335,8 @@ def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
     board = read_config(folder).get("board", task.board)
     if board != task.board:
         raise ValueError(
-            f"--weights: {folder} was trained on the board {board}, whose training events may be test "
-            f"events of {task.board}; use --board {board}"
+            f"--weights: {folder} was trained on the board {board}, whose training events may be "
+            f"test events of {task.board}; use --board {board}"
         )
     return model
 
@@ -402,11 +368,6 @@ def audit_ties(
         low, high, mean = min(audit[kind]), max(audit[kind]), sum(audit[kind]) / len(audit[kind])
         say(f"tie audit of {name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})")
     write_text(folder / "tie_audit.json", json.dumps(audit, indent=2) + "\n")
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {known}"
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -59,13 +59,17 @@ def main() -> None:
     if options.dataset == "ml1m":
         loading(options)
     split = board.split(board.load(options.root, True))
-    console.print(f"{board.dataset}, {options.threads} threads, torch {torch.__version__}", highlight=False)
+    console.print(
+        f"{board.dataset}, {options.threads} threads, torch {torch.__version__}", highlight=False
+    )
     rows = [epoch_times(model, split, options) for model in (SASRec, BERT4Rec)]
     show("Training, d_model 64, 2 blocks, max_len 200, seconds per epoch of all users",
          ["model", "usual way", "tgrec fp32", "tgrec", "usual / tgrec", "loss: usual", "tgrec fp32", "tgrec"], rows)  # fmt: skip
     ranking(split, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    console.print(f"peak memory of this process, the usual way included: {peak:,.0f} MB", highlight=False)
+    console.print(
+        f"peak memory of this process, the usual way included: {peak:,.0f} MB", highlight=False
+    )
 
 
 def epoch_times(cls: type[SASRec] | type[BERT4Rec], split: Split, options: Options) -> list[str]:
@@ -95,7 +99,12 @@ def epoch_times(cls: type[SASRec] | type[BERT4Rec], split: Split, options: Optio
         for name, epoch in sides.items():
             best[name] = min(best[name], epoch() * scale)
     times = [f"{best[name]:.1f} s" for name in sides]
-    return [cls.__name__, *times, f"{best['usual'] / best['auto']:.1f}", *(f"{v:.3f}" for v in losses.values())]
+    return [
+        cls.__name__,
+        *times,
+        f"{best['usual'] / best['auto']:.1f}",
+        *(f"{v:.3f}" for v in losses.values()),
+    ]
 
 
 def usual_epoch(model: UsualEncoder, data: DataLoader[tuple[torch.Tensor, torch.Tensor]]) -> float:
@@ -111,7 +120,11 @@ def usual_epoch(model: UsualEncoder, data: DataLoader[tuple[torch.Tensor, torch.
 
 
 def our_epoch(
-    model: SASRec | BERT4Rec, loader: SeedLoader, seeds: Targets, options: Options, precision: Literal["fp32", "auto"]
+    model: SASRec | BERT4Rec,
+    loader: SeedLoader,
+    seeds: Targets,
+    options: Options,
+    precision: Literal["fp32", "auto"],
 ) -> float:
     """Seconds."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)
@@ -124,7 +137,9 @@ def our_epoch(
     return time.perf_counter() - start
 
 
-def _loss(model: SASRec | BERT4Rec, batch: RecBatch, precision: Literal["fp32", "auto"]) -> torch.Tensor:
+def _loss(
+    model: SASRec | BERT4Rec, batch: RecBatch, precision: Literal["fp32", "auto"]
+) -> torch.Tensor:
     settings = TrainSettings(precision=precision)
     with autocast(settings):
         return model.loss(batch)
@@ -140,7 +155,11 @@ def usual_loss(model: UsualEncoder, data: DataLoader[tuple[torch.Tensor, torch.T
 
 @torch.no_grad()
 def our_loss(
-    model: SASRec | BERT4Rec, loader: SeedLoader, seeds: Targets, options: Options, precision: Literal["fp32", "auto"]
+    model: SASRec | BERT4Rec,
+    loader: SeedLoader,
+    seeds: Targets,
+    options: Options,
+    precision: Literal["fp32", "auto"],
 ) -> float:
     """Mean loss without dropout."""
     model.eval()

@@ -24,7 +24,9 @@ IGNORED = -100
 class PaddedSequences(Dataset[tuple[Tensor, Tensor]]):
     """One user per entry: padded inputs and the target of every position (-100 for none)."""
 
-    def __init__(self, sequences: list[list[int]], max_len: int, num_items: int, mask_prob: float | None) -> None:
+    def __init__(
+        self, sequences: list[list[int]], max_len: int, num_items: int, mask_prob: float | None
+    ) -> None:
         self.sequences, self.max_len = sequences, max_len
         self.num_items, self.mask_prob = num_items, mask_prob
 
@@ -47,7 +49,13 @@ class PaddedSequences(Dataset[tuple[Tensor, Tensor]]):
         for place, item in enumerate(sequence):
             if place == len(sequence) - 1 or random.random() < (self.mask_prob or 0):
                 show = random.random() if place < len(sequence) - 1 else 0.0
-                inputs.append(self.num_items if show < 0.8 else random.randrange(self.num_items) if show < 0.9 else item)
+                inputs.append(
+                    self.num_items
+                    if show < 0.8
+                    else random.randrange(self.num_items)
+                    if show < 0.9
+                    else item
+                )
                 targets.append(item)
             else:
                 inputs.append(item)
@@ -63,11 +71,17 @@ class UsualEncoder(nn.Module):
         config = model.config
         self.causal = isinstance(model, SASRec)
         self.item = nn.Parameter(model.item.detach().clone())
-        encoder: SequenceEncoder = model.encoder if isinstance(model, SASRec) else model.branch.encoder
+        encoder: SequenceEncoder = (
+            model.encoder if isinstance(model, SASRec) else model.branch.encoder
+        )
         self.position = nn.Parameter(encoder.positions.table.detach().clone())
         self.layers = nn.ModuleList(_layer(block, config) for block in encoder.blocks)  # type: ignore[arg-type]
         self.norm = encoder.norm
-        self.head = nn.Identity() if isinstance(model, SASRec) else nn.Sequential(model.branch.project, nn.GELU(), model.branch.norm)
+        self.head = (
+            nn.Identity()
+            if isinstance(model, SASRec)
+            else nn.Sequential(model.branch.project, nn.GELU(), model.branch.norm)
+        )
         self.drop = nn.Dropout(config["dropout"])
         self.num_items = model.num_items
 
@@ -90,7 +104,13 @@ class UsualEncoder(nn.Module):
 
 def _layer(block: Block, config: dict[str, Any]) -> nn.TransformerEncoderLayer:
     layer = nn.TransformerEncoderLayer(
-        config["d_model"], config["n_heads"], config["d_ff"], config["dropout"], "gelu", batch_first=True, norm_first=True
+        config["d_model"],
+        config["n_heads"],
+        config["d_ff"],
+        config["dropout"],
+        "gelu",
+        batch_first=True,
+        norm_first=True,
     )
     copies = {
         "self_attn.in_proj_weight": block.qkv.weight,

@@ -27,7 +27,8 @@ class RecModel(nn.Module):
     Attributes:
         sampling: What a batch must hold.
         learns: What the model can learn, which ``check_model`` then demands of it: ``"order"``
-            (what follows the last item), ``"popularity"`` (what is frequent).
+            (what follows the last item), ``"pairs"`` (what goes together), ``"popularity"``
+            (what is frequent).
     """
 
     sampling: Sampling

@@ -126,9 +126,7 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.causal = causal
         self.positions = RightAlignedPositions(max_len, d_model, positions)
-        self.blocks = nn.ModuleList(
-            Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks)
-        )
+        self.blocks = nn.ModuleList(Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks))
         self.pair_bias: nn.Parameter | None = None
         if pair_kinds:
             self.pair_bias = nn.Parameter(torch.zeros(n_blocks, n_heads, pair_kinds))

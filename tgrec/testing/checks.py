@@ -139,7 +139,11 @@ def questions(split: Split) -> Targets:
     """Test targets, and other users' items asked for in mid-history and before any event."""
     test = split.test
     middle = int(test.cut.median())
-    parts = [test, replace(test, cut=torch.full_like(test.cut, middle)), replace(test, cut=test.cut * 0)]
+    parts = [
+        test,
+        replace(test, cut=torch.full_like(test.cut, middle)),
+        replace(test, cut=test.cut * 0),
+    ]
     columns = [[getattr(p, name) for p in parts] for name in ("user", "cut", "item", "time")]
     return Targets(*(torch.cat(c) for c in columns))
 
@@ -232,7 +236,9 @@ def check_future(model: RecModel, split: Split) -> None:
     """Nothing at or past the cut, and on T1 not the time of the target, changes a bit."""
     name, index, test = type(model).__name__, EventIndex(split.graph), split.test
     own = [test.select(torch.tensor([row])) for row in range(0, len(test), 4)]
-    cuts = [int(c) for c in torch.quantile(test.cut.double(), torch.tensor([0.1, 0.5, 0.9]).double())]
+    cuts = [
+        int(c) for c in torch.quantile(test.cut.double(), torch.tensor([0.1, 0.5, 0.9]).double())
+    ]
     shared = [replace(test, cut=torch.full_like(test.cut, c)) for c in cuts]
     for track in TRACKS:
         for seeds in own + shared:

@@ -63,7 +63,9 @@ def cycle_graph(
         ValueError: If a walk would meet an item twice.
     """
     if length + 2 > num_items:
-        raise ValueError(f"'length' needs to be at most num_items - 2 (got {length} and {num_items})")
+        raise ValueError(
+            f"'length' needs to be at most num_items - 2 (got {length} and {num_items})"
+        )
     rows = [
         (user, (user + place) % num_items, MONDAY + user + place * step)
         for user in range(num_users)
@@ -166,9 +168,7 @@ def scramble_future(graph: TemporalRecGraph, cut: int, seed: int = 0) -> Tempora
     return out
 
 
-def _other_edges(
-    graph: TemporalRecGraph, old: Tensor, size: int, draw: torch.Generator
-) -> Tensor:
+def _other_edges(graph: TemporalRecGraph, old: Tensor, size: int, draw: torch.Generator) -> Tensor:
     """``[2, size]``: ``old`` with other items and the users shuffled, and random edges behind."""
     count = old.size(1)
     user = torch.randint(graph.num_users, (size,), generator=draw)

@@ -8,6 +8,9 @@ from torch import Tensor
 from tgrec.data import Split, TemporalRecGraph
 from tgrec.data.random import hash_keys
 
+# What belongs to the place in the log, not to the event that stands there.
+_SLOT = ("edge_index", "event_id", "time")
+
 
 def permute_ties(
     graph: TemporalRecGraph, seed: int, keep: Tensor | None = None
@@ -20,7 +23,8 @@ def permute_ties(
         keep: Event ids that stay in their place, for example the targets.
 
     Returns:
-        A new graph in which the items (and ratings) of tied events have changed places.
+        A new graph in which tied events have changed places: their items, with the ratings and
+        whatever else their edges carry.
     """
     if not graph.has_time or len(graph.interaction_types) != 1:
         raise ValueError("a tie audit needs event times and one kind of events")
@@ -40,8 +44,9 @@ def permute_ties(
     place[slots] = source
     out = graph._with_events({edge_type: slice(None)})
     out[edge_type].edge_index = torch.stack([user, item[place]])
-    if "rating" in store:
-        out[edge_type].rating = store.rating[place]
+    for key, value in store.items():
+        if key not in _SLOT and isinstance(value, Tensor) and value.size(0) == item.numel():
+            out[edge_type][key] = value[place]
     return out
 
 

@@ -1,0 +1,110 @@
+"""Runs small enough to repeat, and models that misbehave on command."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tgrec.data import RecBatch, Split, leave_one_out
+from tgrec.models import MODELS, RecModel, SASRec
+from tgrec.testing import cycle_graph
+from tgrec.training import TrainSettings
+
+SMALL: dict[str, Any] = {"d_model": 16, "n_heads": 2, "n_blocks": 1, "d_ff": 32, "max_len": 8}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Bit-equality is promised at one count of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def split() -> Split:
+    """48 users on a cycle of 24 items; three steps an epoch at a batch size of 16."""
+    return leave_one_out(cycle_graph())
+
+
+@pytest.fixture(scope="session")
+def settings() -> TrainSettings:
+    return TrainSettings(epochs=3, batch_size=16, lr=1e-2, precision="fp32")
+
+
+@pytest.fixture
+def make() -> Callable[..., RecModel]:
+    """``make(split, "sasrec", seed=0, dropout=0.3)``: a small model."""
+
+    def build(split: Split, name: str = "sasrec", seed: int = 0, **kwargs: Any) -> RecModel:
+        torch.manual_seed(seed)
+        small = SMALL if name in ("sasrec", "bert4rec", "tgt_bert4rec") else {}
+        return MODELS[name].from_graph(split.train, **{**small, **kwargs})
+
+    return build
+
+
+class Interfering(SASRec):
+    """SASRec that calls ``at[n]`` with itself and its loss at its n-th training step (from 1)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.at: dict[int, Callable[[SASRec, Tensor], Tensor | None]] = {}
+        self.steps = 0
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        sums, counts = super().loss_terms(batch)
+        self.steps += 1
+        changed = self.at.get(self.steps, lambda model, loss: None)(self, sums)
+        return (sums if changed is None else changed), counts
+
+
+@pytest.fixture
+def interfering(split: Split) -> Callable[..., Interfering]:
+    """``interfering({step: what to do})``."""
+
+    def build(at: dict[int, Any], seed: int = 0, **kwargs: Any) -> Interfering:
+        torch.manual_seed(seed)
+        model = Interfering.from_graph(split.train, **{**SMALL, **kwargs})
+        model.at = at
+        return model
+
+    return build
+
+
+@pytest.fixture
+def stop() -> Callable[..., Callable[..., None]]:
+    """``stop(SIGTERM)``: an interference that sends this process a signal."""
+
+    def build(number: int = signal.SIGTERM) -> Callable[..., None]:
+        return lambda model, loss: signal.raise_signal(number)
+
+    return build
+
+
+@pytest.fixture
+def no_litter(tmp_path: Path) -> Iterator[None]:
+    """Whatever happens in a test, no temporary file is left."""
+    yield
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture
+def same_files() -> Callable[[Path, Path], None]:
+    """Asserts that two safetensors files hold the same bits under the same names."""
+
+    def compare(a: Path, b: Path) -> None:
+        left, right = load_file(a), load_file(b)
+        assert left.keys() == right.keys()
+        differing = [k for k in left if not torch.equal(left[k], right[k])]
+        assert differing == []
+
+    return compare
