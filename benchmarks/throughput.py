@@ -63,8 +63,10 @@ def main() -> None:
         f"{board.dataset}, {options.threads} threads, torch {torch.__version__}", highlight=False
     )
     rows = [epoch_times(model, split, options) for model in (SASRec, BERT4Rec)]
-    show("Training, d_model 64, 2 blocks, max_len 200, seconds per epoch of all users",
-         ["model", "usual way", "tgrec fp32", "tgrec", "usual / tgrec", "loss: usual", "tgrec fp32", "tgrec"], rows)  # fmt: skip
+    columns = ["model", "usual way", "tgrec fp32", "tgrec", "usual / tgrec"]
+    columns += ["loss: usual", "tgrec fp32", "tgrec"]
+    size = "d_model 64, 2 blocks, max_len 200"
+    show(f"Training, {size}, seconds per epoch of all users", columns, rows)
     ranking(split, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     console.print(

@@ -83,7 +83,7 @@ class UsualEncoder(nn.Module):
             else nn.Sequential(model.branch.project, nn.GELU(), model.branch.norm)
         )
         self.drop = nn.Dropout(config["dropout"])
-        self.num_items = model.num_items
+        self.num_items, self.n_heads = model.num_items, int(config["n_heads"])
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy over the positions with a target."""
@@ -94,8 +94,7 @@ class UsualEncoder(nn.Module):
         shut = torch.ones(length, length, dtype=torch.bool).triu(1) if self.causal else None
         if shut is not None:  # a padded query must see something, or stock attention gives NaN
             shut = (shut | padding[:, None, :]) & ~torch.eye(length, dtype=torch.bool)
-            heads = self.layers[0].self_attn.num_heads  # type: ignore[union-attr]
-            shut = shut.repeat_interleave(heads, dim=0)
+            shut = shut.repeat_interleave(self.n_heads, dim=0)
         for layer in self.layers:
             x = layer(x, src_mask=shut, src_key_padding_mask=None if self.causal else padding)
         logits = self.head(self.norm(x)) @ self.item[: self.num_items].t()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def script_errors(root: Path) -> list[str]:
     return errors
 
 
+def package_errors(root: Path) -> list[str]:
+    """Folders of the library that a wheel would leave out, for want of an ``__init__.py``."""
+    folders = {path.parent for path in python_files(root, ("tgrec",))}
+    return [
+        f"{folder.relative_to(root)} has no __init__.py"
+        for folder in sorted(folders)
+        if not (folder / "__init__.py").is_file()
+    ]
+
+
 def length_errors(root: Path) -> list[str]:
     errors = []
     for path in python_files(root, ("tgrec", "benchmarks", "examples", "datasets")):
@@ -168,6 +179,7 @@ CHECKS: list[Callable[[Path], list[str]]] = [
     third_party_errors,
     concrete_model_errors,
     script_errors,
+    package_errors,
     length_errors,
     forbidden_errors,
     ascii_errors,
@@ -187,6 +199,16 @@ def test_every_package_is_in_the_table_and_in_the_design() -> None:
         (row,) = re.findall(rf"^\| `{package}` \| (.*?) \|", design, flags=re.MULTILINE)
         stated = set(re.findall(r"`(\w+)`", row))
         assert stated == allowed, f"DESIGN.md, row of {package}"
+
+
+def test_one_version_everywhere() -> None:
+    import tgrec
+
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {tgrec.__version__}\n" in citation
+    assert tgrec.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["dynamic"] == ["version"]
 
 
 def test_the_table_has_no_cycle() -> None:
@@ -220,6 +242,7 @@ PLANTED = [
     (script_errors, "tests/data/test_a.py", "from tests.data import conftest"),
     (script_errors, "benchmarks/__init__.py", ""),
     (script_errors, "datasets/ml1m/__init__.py", ""),
+    (package_errors, "tgrec/extra/layer.py", "x = 1"),
     (length_errors, "tgrec/data/long.py", "x = 1\n" * (MAX_LINES + 1)),
     (forbidden_errors, "tgrec/models/a.py", "import pickle"),
     (forbidden_errors, "tgrec/models/a.py", "x = pickle.load(f)"),
@@ -263,7 +286,13 @@ def _small_tree(root: Path) -> None:
         "tgrec/__init__.py": "__version__ = '0'",
         "tgrec/data/__init__.py": "import torch\nfrom tgrec.data.graph import x",
         "tgrec/data/graph.py": "import os\nx = 1",
+        "tgrec/nn/__init__.py": "",
+        "tgrec/metrics/__init__.py": "",
+        "tgrec/sampler/__init__.py": "",
+        "tgrec/datasets/__init__.py": "",
+        "tgrec/models/__init__.py": "from tgrec.models.sasrec import x",
         "tgrec/models/sasrec.py": "from tgrec.data import x",
+        "tgrec/training/__init__.py": "",
         "tgrec/training/fit.py": "from tgrec.models.base import RecModel",
         "benchmarks/ml1m.py": "import golden\nfrom tgrec.training import fit",
         "benchmarks/golden.py": "x = 1",

@@ -56,7 +56,7 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
                     f"'{argument}': column {name!r} has ids beyond int64 in {first_rows(big)}; "
                     f"convert the column to strings"
                 )
-        values = column.to_numpy(dtype=np.int64)
+        values: np.ndarray = column.to_numpy(dtype=np.int64)
         if (values < 0).any():
             bad = values < 0
             raise ValueError(
@@ -70,7 +70,7 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
             f"'{argument}': column {name!r} holds floating-point ids (first {column.iloc[0]!r}), "
             f"which lose digits beyond 2**53; convert it with .astype('int64') or to strings"
         )
-    objects = column.astype(object).to_numpy()
+    objects: np.ndarray = column.astype(object).to_numpy()
     if (
         isinstance(column.dtype, pd.CategoricalDtype)
         and len(objects)
@@ -92,8 +92,8 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
     empty = np.array([not v for v in objects], dtype=bool)
     if empty.any():
         raise ValueError(
-            f"'{argument}': column {name!r} has empty ids in {first_rows(empty)}; drop these rows or "
-            f"give them an id"
+            f"'{argument}': column {name!r} has empty ids in {first_rows(empty)}; drop these rows "
+            f"or give them an id"
         )
     return objects
 
@@ -124,8 +124,8 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
         bad = ~np.isfinite(values) | (np.abs(values) >= 2**53)
         if bad.any():
             raise ValueError(
-                f"'{argument}': column {name!r} has {values[bad][0]} in {first_rows(bad)}; times are "
-                f"Unix seconds, drop these rows or correct them"
+                f"'{argument}': column {name!r} has {values[bad][0]} in {first_rows(bad)}; times "
+                f"are Unix seconds, drop these rows or correct them"
             )
         bad = values != np.floor(values)
         if bad.any():
@@ -140,13 +140,13 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
 def _datetime_seconds(column: pd.Series, argument: str) -> np.ndarray:
     stamps = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz else column
     exact = stamps.to_numpy()
-    seconds = exact.astype("datetime64[s]")
+    seconds: np.ndarray = exact.astype("datetime64[s]")
     bad = exact != seconds
     if bad.any():
         raise ValueError(
             f"'{argument}': column {column.name!r} has fractions of a second in {first_rows(bad)}, "
-            f"first {exact[bad][0]}; sort the rows by it and round it down with .dt.floor('s') (the "
-            f"input order breaks ties)"
+            f"first {exact[bad][0]}; sort the rows by it and round it down with .dt.floor('s') "
+            f"(the input order breaks ties)"
         )
     return seconds.astype(np.int64)
 
@@ -177,10 +177,10 @@ def rating_values(column: pd.Series, argument: str) -> np.ndarray:
     name = column.name
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[0]!r}); convert "
-            f"it with pandas.to_numeric"
+            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[0]!r}); "
+            f"convert it with pandas.to_numeric"
         )
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    values: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~np.isfinite(values)
     if bad.any():
         raise ValueError(f"'{argument}': column {name!r} is not a number in {first_rows(bad)}; "

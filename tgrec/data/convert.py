@@ -140,8 +140,8 @@ def from_csv(
         ) from error
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise ValueError(
-            f"{path}: {str(error).strip().rstrip('.')}; every line needs as many fields as the header "
-            f"(separator {sep!r})"
+            f"{path}: {str(error).strip().rstrip('.')}; every line needs as many fields as the "
+            f"header (separator {sep!r})"
         ) from error
     try:
         return from_pandas(df, **columns)

@@ -18,9 +18,9 @@ from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions, SequenceEncoder
 
-# Counted transition scores are read as log(1 + p / FLOOR): below it a count says little. Of 1e-5 to
-# 1e-2 this value gives the counts alone the best likelihood on validation of ml1m-loo, with a weight
-# of 2; beside the branches they start with (1 - alpha) * 2.
+# Counted transition scores are read as log(1 + p / FLOOR): below it a count says little. Of 1e-5
+# to 1e-2 this value gives the counts alone the best likelihood on validation of ml1m-loo, with a
+# weight of 2; beside the branches they start with (1 - alpha) * 2.
 FLOOR, GRAPH_WEIGHT = 3e-4, 2.0
 
 
@@ -37,7 +37,7 @@ class TGTBERT4Rec(RecModel):
 
       with :math:`t_j` the time of edge j and :math:`\tau_i` that of edge i (T1) or of the
       question after it (T2), in half-octave buckets. Time-aware attention over a user's edges is
-      the idea of TGT (Xia et al., ICDE 2022, akaxlh/TGT); its form here is the relative time bias
+      the idea of TGT (Xia et al., TKDE 2022, akaxlh/TGT); its form here is the relative time bias
       of HSTU (Zhai et al., ICML 2024, arXiv 2402.17152) under a softmax. TGT's behaviour types
       and slot sub-users are not part of it.
     * **Graph** (part of the TGT branch): item-item edges counted from training events and typed

@@ -64,7 +64,8 @@ def linear_cross_entropy(
         scale: Factor on ``hidden @ weight.T`` (an inverse temperature); a tensor is learned.
         chunk: Rows at a time. None picks a size whose logits stay in the cache of a CPU, or
             fill a CUDA device.
-        dtype: torch.bfloat16, torch.float32 or torch.float64; None means `fast_dtype`.
+        dtype: torch.bfloat16, torch.float32 or torch.float64; None means bfloat16 under an autocast
+            to it, else float32 (float64 if `hidden` is).
 
     Returns:
         The sum over rows, a scalar, float32 (float64 if `dtype` is float64). Zero, with zero
@@ -74,7 +75,7 @@ def linear_cross_entropy(
         ValueError: If shapes, `chunk`, `dtype` or, on the CPU, a target do not fit.
         TypeError: If `target` is not int64.
     """
-    dtype = fast_dtype(hidden.device) if dtype is None else dtype
+    dtype = _autocast_dtype(hidden) if dtype is None else dtype
     _check(hidden, weight, target, bias, chunk, dtype)
     if chunk is None:
         chunk = _default_chunk(hidden, weight)
@@ -82,6 +83,13 @@ def linear_cross_entropy(
         hidden = hidden * scale
     args = (hidden, weight, target, bias, chunk, dtype, torch.is_grad_enabled())
     return cast(Tensor, _LinearCrossEntropy.apply(*args))  # type: ignore[no-untyped-call]
+
+
+def _autocast_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
+        return torch.bfloat16
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
 def _default_chunk(hidden: Tensor, weight: Tensor) -> int:

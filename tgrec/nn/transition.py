@@ -136,7 +136,8 @@ class TransitionTable(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._dense = None  # it is made again where the table has moved to
-        return super()._apply(fn, recurse)
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._dense = None

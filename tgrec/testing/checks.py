@@ -201,8 +201,8 @@ def check_padding(model: RecModel, split: Split) -> None:
         _same(
             score(model, batch),
             score(model, noisy),
-            f"{name}: scores read padding: they change with the items and times where mask is False "
-            f"({track})",
+            f"{name}: scores read padding: they change with the items and times where mask is "
+            f"False ({track})",
         )
         if model.num_parameters():
             known = (loader.lengths(seeds) > 0).nonzero().view(-1)

@@ -159,7 +159,7 @@ def scramble_future(graph: TemporalRecGraph, cut: int, seed: int = 0) -> Tempora
     start = _latest(past) if graph.has_time else 0
     time = start + torch.randint(0, 10**6, (sum(sizes),), generator=draw).sort().values
     shuffled = torch.randperm(sum(sizes), generator=draw).split(sizes)
-    out = past.clone()
+    out: TemporalRecGraph = past.clone()
     for edge_type, keep, places in zip(types, kept, shuffled, strict=True):
         at = places.sort().values
         edges = _other_edges(graph, future[edge_type].edge_index[:, keep].cpu(), at.numel(), draw)

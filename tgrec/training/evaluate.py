@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tgrec.data import Split, Targets
+from tgrec.data import RecBatch, Split, Targets
 from tgrec.data.random import uniform64
 from tgrec.loader import SeedLoader, Track
 from tgrec.metrics import (
@@ -110,7 +110,7 @@ def evaluate(
     try:
         for rows, batch in loader.eval_batches(asked, batch_size):
             part = asked.select(rows)
-            scores = model.score(batch)
+            scores = _scores(model, batch)
             if scores.shape != (rows.numel(), split.graph.num_items):
                 raise ValueError(
                     f"{type(model).__name__}.score returned {list(scores.shape)} for "
@@ -129,6 +129,16 @@ def evaluate(
         model.train(was_training)
     groups = _cold_groups(split, targets, popularity.cpu(), loader.lengths(asked).cpu(), ranks)
     return Evaluation(ranks, loader.lengths(asked).cpu(), targets, groups)
+
+
+def _scores(model: RecModel, batch: RecBatch) -> Tensor:
+    """Scores; a model whose last product autocast has rounded is asked again without autocast."""
+    device = batch.user.device.type
+    scores = model.score(batch)
+    if scores.dtype != torch.float32 and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            scores = model.score(batch)
+    return scores
 
 
 def _candidates(

@@ -234,7 +234,7 @@ class _Loop:
         loss = sums.sum() / total.sum().clamp(min=1) * workers.world_size
         where = f"epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps_per_epoch}"
         if not torch.isfinite(workers.total(loss.detach())):
-            self._fail(f"the loss is {float(loss)} at {where}")
+            self._fail(f"the loss is {loss.item()} at {where}")
         (loss / settings.accumulate).backward()
         if (
             progress.step + 1
