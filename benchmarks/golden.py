@@ -21,6 +21,8 @@ TRAIN = {"batch_size": 64, "lr": 1e-3, "lr_decay": "cosine", "warmup_steps": 100
 
 GOLDEN: dict[str, Golden] = {
     "sasrec": Golden(train={**TRAIN, "epochs": 60}),
-    "bert4rec": Golden(train={**TRAIN, "epochs": 100}),
+    # With the same event last in every epoch, BERT4Rec learns these answers by heart and no more
+    # (0.123 on validation); the share of sequences whose only hole is the last one is raised too.
+    "bert4rec": Golden({"last_prob": 0.3}, {**TRAIN, "epochs": 120, "windows": "random"}),
     "tgt_bert4rec": Golden(train={**TRAIN, "epochs": 40}),
 }

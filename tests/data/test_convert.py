@@ -269,7 +269,7 @@ def bad_hetero(change: str) -> tuple[HeteroData, dict[str, Any]]:
         ("float times", r"'time' of .* needs to be int64 \(got torch.float32; float times lose seconds\)"),
         ("milliseconds", "'time' of .* needs to be Unix seconds.*milliseconds.*10000000000"),
         ("negative times", r"'time' of .* needs to be Unix seconds, not negative.*\(got -5..5\)"),
-        ("edge out of range", r"edge 2 has item 3, outside 0..2"),
+        ("edge out of range", "edge 1 has item 3, outside 0..2"),
         ("float edges", r"'edge_index' of .* needs to be int64 \[2, E\] \(got torch.float32"),
         ("clock on nodes", "node type 'user' carries 'time'; clocks stand on edges only"),
         ("two orders", "several kinds of events without times have no common order"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Self
 
 import pytest
@@ -272,6 +273,7 @@ class WeightsInAnAttribute(Popularity):
 class ArgumentNotInConfig(LastItem):
     def __init__(self, num_items: int, scale: float = 1.0) -> None:
         super().__init__(num_items)
+        self.config = {"num_items": num_items}
         self.scale = scale
 
     def score(self, batch: RecBatch) -> Tensor:
@@ -347,8 +349,14 @@ class LateLoader(SeedLoader):
     """One event too many: the history ends with the target itself."""
 
     def batch(self, seeds: Targets, max_len: int | None = None, key: int | None = None) -> RecBatch:
-        late = Targets(seeds.user, seeds.cut + (seeds.cut > 0), seeds.item, seeds.time)
-        return super().batch(late, max_len, key)
+        return super().batch(late(seeds), max_len, key)
+
+    def lengths(self, seeds: Targets) -> Tensor:
+        return super().lengths(late(seeds))
+
+
+def late(seeds: Targets) -> Targets:
+    return Targets(seeds.user, seeds.cut + (seeds.cut > 0), seeds.item, seeds.time)
 
 
 class TellingLoader(SeedLoader):
@@ -376,7 +384,7 @@ def test_leaking_loader_is_found(
 
 
 def test_evaluation_that_sees_the_future_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tgrec.training.evaluate.SeedLoader", LateLoader)
+    monkeypatch.setattr(import_module("tgrec.training.evaluate"), "SeedLoader", LateLoader)
     with pytest.raises(ModelCheckError, match="ranks on T1 change when the events at or past"):
         check_model(SkipMarkov)
 

@@ -37,7 +37,9 @@ def progress_of(folder: Path) -> dict[str, Any]:
     return {k: v for k, v in saved.items() if "seconds" not in k}
 
 
-def run(model: Any, split: Split, settings: TrainSettings, folder: Path, **kwargs: Any) -> FitResult:
+def run(
+    model: Any, split: Split, settings: TrainSettings, folder: Path, **kwargs: Any
+) -> FitResult:
     return fit(model, split, settings, folder=folder, show=False, **kwargs)
 
 
@@ -135,7 +137,9 @@ def test_a_finished_run_is_not_trained_again(
     result = run(again, split, settings, checkpoint, resume=True)
     assert again.steps == 0
     assert untimed(result) == untimed(first)
-    assert all(torch.equal(a, b) for a, b in zip(once.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(once.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_the_history_may_be_an_epoch_ahead_of_the_checkpoint(
@@ -173,7 +177,7 @@ def refused(
 def test_other_settings_are_named(
     changes: dict[str, Any], checkpoint: Path, split: Split, settings: TrainSettings, make: Make
 ) -> None:
-    (key, value), = changes.items()
+    ((key, value),) = changes.items()
     was = getattr(settings, key)
     refused(make(split), split, settings, checkpoint, f"{key}: {was!r} -> {value!r}", **changes)
 
@@ -336,7 +340,9 @@ assert list(folder.glob(".*.tmp")) == left
 
 
 @pytest.mark.timeout(240)
-def test_killed_at_any_moment_or_on_a_full_disk_the_last_checkpoint_is_whole(tmp_path: Path) -> None:
+def test_killed_at_any_moment_or_on_a_full_disk_the_last_checkpoint_is_whole(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder)], capture_output=True, text=True, timeout=230

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tgrec.data import RecBatch, Sampling, Split, leave_one_out
 from tgrec.loader import SeedLoader
 from tgrec.models import RecModel
-from tgrec.models.io import load_parameters, parameters_copy
+from tgrec.models.io import parameters_copy
 from tgrec.sampler import EventIndex
 from tgrec.testing import block_graph, scramble_future
 from tgrec.training import FitResult, NotFiniteError, TrainSettings, evaluate, fit
@@ -328,7 +328,12 @@ def test_a_signal_ends_it_after_the_step_with_the_best_weights(
     at = {4: lambda model, loss: kept.update(parameters_copy(model)), 5: stop(number)}
     model = interfering(at)
     result = quiet(model, folder=tmp_path)
-    assert (result.stopped, result.epochs, result.best_epoch, model.steps) == ("interrupted", 1, 1, 5)
+    assert (result.stopped, result.epochs, result.best_epoch, model.steps) == (
+        "interrupted",
+        1,
+        1,
+        5,
+    )
     assert holds(model, kept)
     assert signal.getsignal(number) is handler
 
@@ -364,10 +369,10 @@ def test_epochs_of_one_step_can_be_stopped_too(
     interfering: Make, quiet: Make, stop: Make, tmp_path: Path
 ) -> None:
     model = interfering({2: stop()})
-    result = quiet(model, batch_size=10**6, epochs=50, folder=tmp_path)
+    result = quiet(model, batch_size=10**6, epochs=12, folder=tmp_path)
     assert (result.stopped, result.epochs, model.steps) == ("interrupted", 2, 2)
-    assert quiet(interfering({}), batch_size=10**6, epochs=50, folder=tmp_path, resume=True,
-                 patience=50).epochs == 50  # fmt: skip
+    assert quiet(interfering({}), batch_size=10**6, epochs=12, folder=tmp_path, resume=True,
+                 patience=50).epochs == 12  # fmt: skip
 
 
 def test_it_trains_outside_the_main_thread(quiet: Make, make: Make, split: Split) -> None:

@@ -67,7 +67,7 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
         return values
     if pd.api.types.is_float_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} holds floating-point ids (first {column.iloc[0]!r}), "
+            f"'{argument}': column {name!r} holds floating-point ids (first {column.iloc[:1].tolist()[0]!r}), "
             f"which lose digits beyond 2**53; convert it with .astype('int64') or to strings"
         )
     objects: np.ndarray = column.astype(object).to_numpy()
@@ -111,7 +111,7 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
         return _plausible(_datetime_seconds(column, argument), argument, str(name))
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} is not a time (first value {column.iloc[0]!r}); give "
+            f"'{argument}': column {name!r} is not a time (first value {column.iloc[:1].tolist()[0]!r}); give "
             f"Unix seconds, or convert it with pandas.to_datetime(..., format=...)"
         )
     if pd.api.types.is_float_dtype(column.dtype):
@@ -131,7 +131,7 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
         if bad.any():
             raise ValueError(
                 f"'{argument}': column {name!r} has fractions of a second in {first_rows(bad)}, "
-                f"first {values[bad][0]!r}; round it to whole seconds (the input order breaks ties)"
+                f"first {values[bad].tolist()[0]!r}; round it to whole seconds (the input order breaks ties)"
             )
     seconds = column.to_numpy().astype(np.int64)
     return _plausible(seconds, argument, str(name))
@@ -177,7 +177,7 @@ def rating_values(column: pd.Series, argument: str) -> np.ndarray:
     name = column.name
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[0]!r}); "
+            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[:1].tolist()[0]!r}); "
             f"convert it with pandas.to_numeric"
         )
     values: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -249,13 +249,13 @@ def _add_nodes(
         if known.has_duplicates:
             double = np.asarray(known.duplicated())
             raise ValueError(
-                f"'{node_type}s': column {column!r} repeats {raw[double][0]!r} in "
+                f"'{node_type}s': column {column!r} repeats {raw[double].tolist()[0]!r} in "
                 f"{first_rows(double)}; one row per {node_type}"
             )
         index = known.get_indexer(pd.Index(ids))
         if (index < 0).any():
             raise ValueError(
-                f"'{node_type}s' has no row for {node_type} {ids[index < 0][0]!r}, used by "
+                f"'{node_type}s' has no row for {node_type} {ids[index < 0].tolist()[0]!r}, used by "
                 f"{first_rows(index < 0)} of 'df'; add it, or drop these events"
             )
     store.num_nodes = len(raw)

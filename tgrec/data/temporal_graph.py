@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -297,7 +298,13 @@ class TemporalRecGraph(HeteroData):
     # ---- validation -------------------------------------------------------------------------
 
     def validate(self, raise_on_error: bool = True) -> bool:
-        """Checks everything that the samplers rely on, after PyG's own checks.
+        """Checks everything that the samplers rely on, then makes PyG's own checks.
+
+        Args:
+            raise_on_error: Otherwise problems are warned of, as PyG does.
+
+        Returns:
+            Whether all is well.
 
         Raises:
             ValueError: If ``raise_on_error`` and the graph breaks the contract of the class.
@@ -307,7 +314,10 @@ class TemporalRecGraph(HeteroData):
         found = problems(self)
         if found and raise_on_error:
             raise ValueError("; ".join(found))
-        return super().validate(raise_on_error) and not found
+        if found:
+            warnings.warn("; ".join(found), stacklevel=2)
+            return False
+        return super().validate(raise_on_error)
 
     # ---- private ----------------------------------------------------------------------------
 

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from tgrec.data import RecBatch, Sampling, Targets
-from tgrec.data.random import hash_keys, permutation
+from tgrec.data.random import hash_keys, permutation, uniform
 from tgrec.loader.tracks import Track, query_times
 from tgrec.sampler import EventIndex, HistorySampler
 
 # Histories of a batch are padded to a multiple of this, so that few shapes occur.
 ALIGN = 8
+WINDOWS = ("last", "all", "random")
 
 
-def training_seeds(index: EventIndex, max_len: int | None, windows: str = "last") -> Targets:
+def training_seeds(
+    index: EventIndex, max_len: int | None, windows: str = "last", key: int = 0
+) -> Targets:
     """The events whose pasts are the training examples.
 
     A sequence model learns from every position of a history, so one seed per window is enough.
@@ -27,25 +30,33 @@ def training_seeds(index: EventIndex, max_len: int | None, windows: str = "last"
         max_len: Length of a window; None (models that read no history) makes every event a seed.
         windows: ``last``: one window per user, the last ``max_len`` events before the last one.
             ``all``: windows side by side over the whole history, so that no event of a long
-            history is left out.
+            history is left out. ``random``: one window per user that ends at the last event in
+            half of the cases and anywhere in the others, so that what stands last varies.
+        key: Of the draw of ``random`` windows, another one every epoch.
 
     Returns:
         :class:`Targets` of the seeds; users with fewer than two events have none.
     """
-    if windows not in ("last", "all"):
-        raise ValueError(f"'windows' needs to be 'last' or 'all' (got {windows!r})")
+    if windows not in WINDOWS:
+        raise ValueError(f"'windows' needs to be one of {list(WINDOWS)} (got {windows!r})")
     events = index.by_user
     start, stop = events.ptr[:-1], events.ptr[1:]
     place = torch.arange(events.log.numel(), device=index.device)
-    user = index.user[events.log]
+    user = index.user.index_select(0, events.log)
     back = stop[user] - 1 - place  # 0 for the last event of a user
     has_past = place > start[user]
     if max_len is None:
-        chosen = has_past
+        chosen = has_past.nonzero().view(-1)
     elif windows == "last":
-        chosen = has_past & (back == 0)
+        chosen = (has_past & (back == 0)).nonzero().view(-1)
+    elif windows == "all":
+        chosen = (has_past & (back % max_len == 0)).nonzero().view(-1)
     else:
-        chosen = has_past & (back % max_len == 0)
+        users = (stop - start >= 2).nonzero().view(-1)
+        choices = (stop - start - 1)[users]  # every event but the first
+        drawn = (uniform(key, users, 0) * choices).long().clamp(max=choices - 1)
+        drawn = torch.where(uniform(key, users, 1) < 0.5, choices - 1, drawn)
+        chosen = start[users] + 1 + drawn
     log = events.log[chosen]
     return Targets(index.user[log], index.event_id[log], index.item[log], index.time[log])
 

@@ -116,9 +116,10 @@ def load_model(
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split("\n\t")[:2])  # torch lists every tensor
         raise ValueError(
-            f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes ({error}); copy "
-            f"both files anew from where they were saved"
+            f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "
+            f"copy both files anew from where they were saved"
         ) from error
     return model.eval()
 

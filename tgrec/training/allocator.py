@@ -1,8 +1,14 @@
-"""Memory that stays with the process between steps."""
+"""Memory that stays with the process between steps, and how much of it there was."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
+
+import torch
+
+if sys.platform != "win32":
+    import resource
 
 # From malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -24,3 +30,16 @@ def keep_freed_memory() -> bool:
         return False
     options = ((_M_MMAP_THRESHOLD, 32 * 2**20), (_M_TRIM_THRESHOLD, 512 * 2**20))
     return all(set_option(ctypes.c_int(key), ctypes.c_int(value)) for key, value in options)
+
+
+def peak_memory_mb(device: str) -> float:
+    """Most memory in MiB that this process held so far, on the GPU if that is the device.
+
+    0 on Windows, where Python does not know it.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,15 +15,16 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from tgrec.data import Split
+from tgrec.data import Split, Targets
 from tgrec.data.files import write_text
+from tgrec.data.random import hash_keys
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
 from tgrec.models.io import load_parameters, parameters_copy
 from tgrec.nn.linear_cross_entropy import fast_dtype
 from tgrec.sampler import EventIndex
-from tgrec.training.allocator import keep_freed_memory
+from tgrec.training.allocator import keep_freed_memory, peak_memory_mb
 from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
@@ -32,10 +32,8 @@ from tgrec.training.progress import ProgressLine
 from tgrec.training.settings import TrainSettings
 from tgrec.training.stop import stop_signals
 
-if sys.platform != "win32":
-    import resource
-
 HISTORY = "history.jsonl"
+SEEDS_STREAM = 2  # the streams 0 and 1 of (seed, epoch) are the plan of the loader
 
 
 class NotFiniteError(ArithmeticError):
@@ -109,7 +107,7 @@ def fit(
     """
     settings = replace(settings or TrainSettings(), **overrides)
     if model.num_parameters() == 0:
-        return FitResult(stopped="no parameters", peak_memory_mb=_peak_memory(settings))
+        return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
     keep_freed_memory()
     device = torch.device(settings.device)
     model.to(device)
@@ -164,7 +162,6 @@ class _Loop:
     folder: Path | None
     loader: SeedLoader
     full_index: EventIndex
-    seeds: Any
     steps_per_epoch: int
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -181,9 +178,15 @@ class _Loop:
     ) -> _Loop:
         device = torch.device(settings.device)
         loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
-        seeds = training_seeds(loader.index, model.sampling.max_len, settings.windows)
+        seeds = _seeds(loader, settings, epoch=0)
         if len(seeds) == 0:
             raise ValueError("nothing to train on: no user has two training events")
+        sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, 0)]
+        if min(sizes) < workers.world_size:
+            raise ValueError(
+                f"'batch_size' needs to be larger (got {settings.batch_size}): there are batches of "
+                f"{min(sizes)}, and {workers.world_size} processes to share them"
+            )
         return cls(
             model=model,
             terms=wrap(model, workers),
@@ -194,8 +197,7 @@ class _Loop:
             folder=folder,
             loader=loader,
             full_index=EventIndex(split.graph, device),
-            seeds=seeds,
-            steps_per_epoch=len(loader.plan(seeds, settings.batch_size, settings.seed, 0)),
+            steps_per_epoch=len(sizes),
         )
 
     @property
@@ -207,8 +209,11 @@ class _Loop:
         settings, progress, workers = self.settings, self.progress, self.workers
         started = time.perf_counter()
         self.model.train()
+        seeds = _seeds(self.loader, settings, progress.epoch)
+        plan = self.loader.plan(seeds, settings.batch_size, settings.seed, progress.epoch)
+        self.steps_per_epoch = len(plan)
         batches = self.loader.train_batches(
-            self.seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
+            seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
             workers.rank, workers.world_size,
         )  # fmt: skip
         for batch in batches:
@@ -346,10 +351,16 @@ class _Loop:
             seconds=progress.seconds,
             seconds_to_best=progress.seconds_to_best,
             seconds_per_epoch=progress.train_seconds / max(done, 1e-9),
-            peak_memory_mb=_peak_memory(self.settings),
+            peak_memory_mb=peak_memory_mb(self.settings.device),
             stopped=stopped,
             history=self.history,
         )
+
+
+def _seeds(loader: SeedLoader, settings: TrainSettings, epoch: int) -> Targets:
+    """The training examples of an epoch: the same in every one, unless the windows are random."""
+    key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
+    return training_seeds(loader.index, loader.sampling.max_len, settings.windows, key)
 
 
 def autocast(settings: TrainSettings) -> AbstractContextManager[Any]:
@@ -386,12 +397,3 @@ class _Clock:
 
     def __call__(self) -> float:
         return time.perf_counter() - self.start
-
-
-def _peak_memory(settings: TrainSettings) -> float:
-    if settings.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    if sys.platform == "win32":
-        return 0.0
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

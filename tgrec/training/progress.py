@@ -19,11 +19,14 @@ class ProgressLine:
         settings: Of the run.
         steps: Steps per epoch.
         show: Whether to show anything.
+        console: Where to; stderr by default.
     """
 
-    def __init__(self, settings: TrainSettings, steps: int, show: bool) -> None:
+    def __init__(
+        self, settings: TrainSettings, steps: int, show: bool, console: Console | None = None
+    ) -> None:
         self.settings, self.steps, self.show = settings, steps, show
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True) if console is None else console
         self.live = show and self.console.is_terminal
         self.bar = Progress(
             TextColumn("{task.description}"),

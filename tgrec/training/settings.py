@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from tgrec.loader import TRACKS, Track
+from tgrec.loader import TRACKS, WINDOWS, Track
 from tgrec.metrics import summarize
 
 METRICS = tuple(summarize(torch.tensor([1])))
@@ -30,7 +30,8 @@ class TrainSettings:
         accumulate: Batches per step of the optimizer.
         clip: Largest norm of the gradient; 0 leaves it alone.
         windows: ``last`` reads the last ``max_len`` events of each user, ``all`` all of them in
-            windows.
+            windows, ``random`` a window that ends elsewhere every epoch (see
+            :func:`tgrec.loader.training_seeds`).
         track: What the model may know about the time of the question.
         metric: The validation metric (full ranking) that chooses the weights.
         remove_seen: Whether items of the past are left out of the validation ranking.
@@ -50,7 +51,7 @@ class TrainSettings:
     lr_decay: Literal["none", "cosine"] = "none"
     accumulate: int = 1
     clip: float = 1.0
-    windows: Literal["last", "all"] = "last"
+    windows: Literal["last", "all", "random"] = "last"
     track: Track = "T1"
     metric: str = "NDCG@10"
     remove_seen: bool = True
@@ -71,7 +72,7 @@ class TrainSettings:
                 raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed >> 32:
             raise ValueError(f"'seed' needs to be an integer in 0..2**32 - 1 (got {self.seed!r})")
-        choices = {"lr_decay": ("none", "cosine"), "windows": ("last", "all"), "track": TRACKS,
+        choices = {"lr_decay": ("none", "cosine"), "windows": WINDOWS, "track": TRACKS,
                    "precision": ("auto", "bf16", "fp32"), "metric": METRICS}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

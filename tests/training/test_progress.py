@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tgrec.training import TrainSettings
+from tgrec.training.checkpoint import Progress
+from tgrec.training.progress import ProgressLine
+
+
+def line(terminal: bool, show: bool = True) -> tuple[ProgressLine, io.StringIO]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=200)
+    made = ProgressLine(TrainSettings(epochs=10, eval_every=2), 3, show, console)
+    return made, out
+
+
+def run(made: ProgressLine) -> None:
+    with made:
+        for epoch in range(1, 5):
+            progress = Progress(epoch=epoch - 1, best=0.25, best_epoch=2)
+            for progress.step in range(1, 4):
+                made.step_done(progress)
+            entry: dict[str, Any] = {"epoch": epoch, "loss": 1.0 / epoch, "seconds": 6.0 * epoch}
+            if epoch % 2 == 0:
+                entry["val"] = {"NDCG@10": epoch / 8}
+            made.epoch_done(entry, Progress(epoch=epoch, best=0.25, best_epoch=2))
+
+
+def test_without_a_terminal_one_line_per_measurement() -> None:
+    made, out = line(terminal=False)
+    run(made)
+    best = "(best 0.2500, epoch 2)"
+    assert out.getvalue().splitlines() == [
+        f"epoch 2/10  loss 0.5000  val NDCG@10 0.2500 {best}  12 s, at most 48 s left",
+        f"epoch 4/10  loss 0.2500  val NDCG@10 0.5000 {best}  24 s, at most 36 s left",
+    ]
+
+
+def test_on_a_terminal_the_bar_moves_by_steps() -> None:
+    made, out = line(terminal=True)
+    run(made)
+    assert made.bar.tasks[0].completed == 12
+    assert made.bar.tasks[0].total == 30
+    assert "12/30 steps" in out.getvalue()
+    assert "epoch 4/10  loss 0.2500" in out.getvalue()
+    assert made.bar.finished is False
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_is_shown_where_nothing_shall_be(terminal: bool) -> None:
+    made, out = line(terminal, show=False)
+    run(made)
+    assert out.getvalue() == ""
+
+
+def test_a_resumed_run_begins_where_it_was() -> None:
+    made, _ = line(terminal=True)
+    with made:
+        made.step_done(Progress(epoch=5, step=1))
+    assert made.bar.tasks[0].completed == 16

@@ -1,0 +1,57 @@
+"""Trains small models and writes what came out; run by torchrun, or called for one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tgrec.data import leave_one_out
+from tgrec.models import MODELS
+from tgrec.testing import cycle_graph
+from tgrec.training import fit
+
+SMALL: dict[str, Any] = {
+    "d_model": 16, "n_heads": 2, "n_blocks": 1, "d_ff": 32, "max_len": 8, "dropout": 0.0,
+}  # fmt: skip
+# Case -> (model, settings).
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sasrec": ("sasrec", {"batch_size": 16}),
+    "bert4rec": ("bert4rec", {"batch_size": 15}),
+    "tgt_bert4rec": ("tgt_bert4rec", {"batch_size": 16, "weight_decay": 0.1}),
+    "accumulated": ("tgt_bert4rec", {"batch_size": 7, "accumulate": 2}),
+}
+
+
+def train(case: str, folder: Path, **overrides: Any) -> dict[str, Any]:
+    """Losses and weights of one case, from weights that depend on the rank."""
+    torch.set_num_threads(1)
+    name, settings = CASES[case]
+    rank = int(os.environ.get("RANK", "0"))
+    split = leave_one_out(cycle_graph())
+    torch.manual_seed(rank)
+    model = MODELS[name].from_graph(split.train, **SMALL)
+    wanted = {"epochs": 3, "lr": 1e-2, "precision": "fp32", "show": False, **settings, **overrides}
+    result = fit(model, split, folder=folder / case, **wanted)
+    losses = [entry.get("losses", [entry["loss"]]) for entry in result.history]
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    return {"losses": losses, "best": result.best, "weights": weights.tolist()}
+
+
+def main(folder: Path) -> None:
+    rank = os.environ["RANK"]
+    runs = {case: train(case, folder / f"rank {rank}") for case in CASES}
+    runs["resumed"] = train("sasrec", folder / "rank 0", epochs=4, resume=True)
+    try:
+        train("sasrec", folder / "lonely", batch_size=1)
+    except ValueError as error:
+        runs["lonely"] = {"error": str(error)}
+    (folder / f"{rank}.json").write_text(json.dumps(runs))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
