@@ -178,7 +178,7 @@ def spell_out(arguments: list[str]) -> list[str]:
     """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well."""
     switches = {f"__{f.name}" for f in dataclasses.fields(Options) if "bool" in str(f.type)}
     out: list[str] = []
-    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
         is_value = bool(out) and out[-1].replace("-", "_") in switches
         out.append(word.capitalize() if is_value else word)
         if word.replace("-", "_") in switches and after.startswith("--"):

@@ -23,7 +23,8 @@ COLUMNS: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         "missing",
         table().drop(columns="timestamp"),
         {},
-        r"'time': there is no column 'timestamp' among \['user_id', 'item_id'\]; name it with time=",
+        r"'time': there is no column 'timestamp' among \['user_id', 'item_id'\]; "
+        r"name it with time=",
     ),
     (
         "renamed",
@@ -48,7 +49,12 @@ IDS: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         {},
         r"'user': column 'user_id' has missing ids in row 2 \(1 in all\); drop these rows",
     ),
-    ("None", table(item_id=["a", None, "b"]), {}, "'item': column 'item_id' has missing ids in row 2"),
+    (
+        "None",
+        table(item_id=["a", None, "b"]),
+        {},
+        "'item': column 'item_id' has missing ids in row 2",
+    ),
     ("many NaN", table(user_id=[MISSING] * 3), {}, r"missing ids in rows 1, 2, 3 \(3 in all\)"),
     (
         "negative",
@@ -75,24 +81,45 @@ IDS: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         {},
         "ids beyond int64 in row 3 .*; convert the column to strings",
     ),
-    ("huge", table(user_id=pd.Series([2**70, 1, 2], dtype=object)), {}, "ids beyond int64.*to strings"),
-    ("empty string", table(user_id=["a", "", "b"]), {}, "empty ids in row 2 .*; drop these rows or"),
+    (
+        "huge",
+        table(user_id=pd.Series([2**70, 1, 2], dtype=object)),
+        {},
+        "ids beyond int64.*to strings",
+    ),
+    (
+        "empty string",
+        table(user_id=["a", "", "b"]),
+        {},
+        "empty ids in row 2 .*; drop these rows or",
+    ),
 ]
 TIMES: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
     (
         "NaN",
         table(timestamp=[1.0, MISSING, 3.0]),
         {},
-        "'time': column 'timestamp' has missing times in row 2 .*; drop these rows, or pass time=None",
+        "'time': column 'timestamp' has missing times in row 2 .*; drop these rows, or "
+        "pass time=None",
     ),
-    ("NaT", table(timestamp=pd.to_datetime(["2000-01-01", None, "2001-01-01"])), {}, "missing times in row 2"),
+    (
+        "NaT",
+        table(timestamp=pd.to_datetime(["2000-01-01", None, "2001-01-01"])),
+        {},
+        "missing times in row 2",
+    ),
     (
         "negative",
         table(timestamp=[5, -3, 4]),
         {},
         "negative time -3 in row 2 .*; times are Unix seconds since 1970",
     ),
-    ("before 1970", table(timestamp=pd.to_datetime(["1969-12-31"] * 3)), {}, "negative time -86400"),
+    (
+        "before 1970",
+        table(timestamp=pd.to_datetime(["1969-12-31"] * 3)),
+        {},
+        "negative time -86400",
+    ),
     (
         "milliseconds",
         table(timestamp=[MS, MS + 1, MS + 2]),
@@ -118,8 +145,18 @@ TIMES: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         {},
         r"fractions of a second in rows 1, 2, 3 .*sort the rows by it.*\.dt\.floor\('s'\)",
     ),
-    ("infinite", table(timestamp=[1.0, np.inf, 3.0]), {}, "has inf in row 2 .*; times are Unix seconds"),
-    ("beyond 2**53", table(timestamp=[1.0, 2.0**60, 3.0]), {}, "in row 2 .*drop these rows or correct"),
+    (
+        "infinite",
+        table(timestamp=[1.0, np.inf, 3.0]),
+        {},
+        "has inf in row 2 .*; times are Unix seconds",
+    ),
+    (
+        "beyond 2**53",
+        table(timestamp=[1.0, 2.0**60, 3.0]),
+        {},
+        "in row 2 .*drop these rows or correct",
+    ),
     (
         "float32",
         table(timestamp=np.array([1, 2, 3], dtype=np.float32)),
@@ -132,7 +169,12 @@ TIMES: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         {},
         r"is not a time \(first value '2000-01-01'\); .*pandas.to_datetime\(..., format=...\)",
     ),
-    ("scientific text", table(timestamp=["1e9", "2e9", "3e9"]), {}, r"is not a time \(first value '1e9'\)"),
+    (
+        "scientific text",
+        table(timestamp=["1e9", "2e9", "3e9"]),
+        {},
+        r"is not a time \(first value '1e9'\)",
+    ),
     ("bool", table(timestamp=[True, False, True]), {}, "is not a time"),
 ]
 RATINGS: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
@@ -149,8 +191,18 @@ RATINGS: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         r"'rating': column 'stars' is not numeric \(first value 'good'\); convert it with",
     ),
     ("infinite", table(stars=[1, 2, np.inf]), {"rating": "stars"}, "is not a number in row 3"),
-    ("missing kind", table(kind=["a", None, "b"]), {"relation": "kind"}, "'relation': column 'kind' is missing in row 2"),
-    ("kind with __", table(kind=["a", "a__b", "b"]), {"relation": "kind"}, "'a__b' cannot name an edge type"),
+    (
+        "missing kind",
+        table(kind=["a", None, "b"]),
+        {"relation": "kind"},
+        "'relation': column 'kind' is missing in row 2",
+    ),
+    (
+        "kind with __",
+        table(kind=["a", "a__b", "b"]),
+        {"relation": "kind"},
+        "'a__b' cannot name an edge type",
+    ),
     ("empty kind", table(kind=["a", "", "b"]), {"relation": "kind"}, "'' cannot name an edge type"),
 ]
 
@@ -174,7 +226,12 @@ TABLES: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
         {"items": pd.DataFrame({"item_id": [10, 20, 10]})},
         r"'items': column 'item_id' repeats 10 in row 3 \(1 in all\); one row per item",
     ),
-    ("items without ids", table(), {"items": side().rename(columns={"item_id": "id"})}, "'items': there is no column"),
+    (
+        "items without ids",
+        table(),
+        {"items": side().rename(columns={"item_id": "id"})},
+        "'items': there is no column",
+    ),
     (
         "ids of other types",
         table(),
@@ -200,8 +257,18 @@ TABLES: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
             {"items": side(**{name: [1, 2]})},
             f"'items': '{name}' cannot name a feature; rename the column",
         )
-        for name in ("time", "event_id", "num_nodes", "raw_id", "n_id", "input_id", "batch", "a_bytes",
-                     "a_offsets", "two words")  # fmt: skip
+        for name in (
+            "time",
+            "event_id",
+            "num_nodes",
+            "raw_id",
+            "n_id",
+            "input_id",
+            "batch",
+            "a_bytes",
+            "a_offsets",
+            "two words",
+        )  # fmt: skip
     ),
 ]
 ALL = [(f"{group}: {name}", *rest) for group, cases in (
@@ -227,8 +294,18 @@ FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("empty", b"", {}, "the file is empty; it needs a header and one line per event"),
     ("blank", b" \n\n", {}, "the file is empty"),
     ("header only", HEAD, {}, "'df' has no rows"),
-    ("not UTF-8", HEAD + b"1,2,3\n1,caf\xe9,4\n", {}, r"line 3: not utf-8-sig: .*; pass encoding=, e.g. 'latin-1'"),
-    ("UTF-16", HEAD.decode().encode("utf-16"), {}, r"NUL bytes; it is not text in 'utf-8-sig' \(pass encoding=\)"),
+    (
+        "not UTF-8",
+        HEAD + b"1,2,3\n1,caf\xe9,4\n",
+        {},
+        r"line 3: not utf-8-sig: .*; pass encoding=, e.g. 'latin-1'",
+    ),
+    (
+        "UTF-16",
+        HEAD.decode().encode("utf-16"),
+        {},
+        r"NUL bytes; it is not text in 'utf-8-sig' \(pass encoding=\)",
+    ),
     ("gzip", b"\x1f\x8b\x08\x00", {}, "compressed file; unpack it first"),
     ("zip", b"PK\x03\x04", {}, "compressed file; unpack it first"),
     (
@@ -238,14 +315,44 @@ FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
         r"no column 'user_id' among \['user_id;item_id;timestamp'\].*is ',' the separator\?",
     ),
     ("no header", b"1,2,3\n4,5,6\n", {}, r"there is no column 'user_id' among \['1', '2', '3'\]"),
-    ("one field more, first line", HEAD + b"1,2,3,4\n", {}, "every line needs as many fields as the header"),
-    ("one field more, later", HEAD + b"1,2,3\n1,2,3,4\n", {}, r"Expected 3 fields in line 3, saw 4; every line needs"),
-    ("one field more, ::", b"user_id::item_id::timestamp\n1::2::3\n1::2::3::4\n", {"sep": "::"}, "fields in line 3"),
-    ("one field less", HEAD + b"1,2,3\n1,2\n", {}, r"missing times in row 2 .*row 1 is the first line below"),
+    (
+        "one field more, first line",
+        HEAD + b"1,2,3,4\n",
+        {},
+        "every line needs as many fields as the header",
+    ),
+    (
+        "one field more, later",
+        HEAD + b"1,2,3\n1,2,3,4\n",
+        {},
+        r"Expected 3 fields in line 3, saw 4; every line needs",
+    ),
+    (
+        "one field more, ::",
+        b"user_id::item_id::timestamp\n1::2::3\n1::2::3::4\n",
+        {"sep": "::"},
+        "fields in line 3",
+    ),
+    (
+        "one field less",
+        HEAD + b"1,2,3\n1,2\n",
+        {},
+        r"missing times in row 2 .*row 1 is the first line below",
+    ),
     ("empty id", HEAD + b",2,3\n", {}, "'user': column 'user_id' has missing ids in row 1"),
     ("unbalanced quote", HEAD + b'1,"2,3\n4,5,6\n', {}, "EOF inside string"),
-    ("web page", b"<!DOCTYPE html>\n<html><body>404</body></html>\n", {}, "there is no column 'user_id'"),
-    ("text time", HEAD + b"1,2,yesterday\n", {}, r"'time': .* is not a time \(first value 'yesterday'\)"),
+    (
+        "web page",
+        b"<!DOCTYPE html>\n<html><body>404</body></html>\n",
+        {},
+        "there is no column 'user_id'",
+    ),
+    (
+        "text time",
+        HEAD + b"1,2,yesterday\n",
+        {},
+        r"'time': .* is not a time \(first value 'yesterday'\)",
+    ),
 ]
 
 

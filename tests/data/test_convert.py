@@ -20,7 +20,9 @@ from tgrec.data import TemporalRecGraph
 from tgrec.testing import toy_graph
 
 ROWS = st.lists(
-    st.tuples(st.integers(0, 9), st.sampled_from("abcdef"), st.integers(0, 5), st.sampled_from("xy")),
+    st.tuples(
+        st.integers(0, 9), st.sampled_from("abcdef"), st.integers(0, 5), st.sampled_from("xy")
+    ),
     min_size=1,
     max_size=25,
 )
@@ -31,9 +33,7 @@ def table_of(rows: list[tuple[int, str, int, str]]) -> pd.DataFrame:
 
 
 def graph_of(rows: list[tuple[int, str, int, str]], relations: bool = True) -> TemporalRecGraph:
-    return TemporalRecGraph.from_pandas(
-        table_of(rows), relation="relation" if relations else None
-    )
+    return TemporalRecGraph.from_pandas(table_of(rows), relation="relation" if relations else None)
 
 
 # ---- pandas ----------------------------------------------------------------------------------
@@ -49,7 +49,9 @@ def test_pandas_round_trip(rows: list[tuple[int, str, int, str]]) -> None:
         wanted = wanted.drop(columns="relation")
     assert table.drop(columns="event_id").to_dict("list") == wanted.to_dict("list")
     assert table["event_id"].tolist() == list(range(len(rows)))
-    again = TemporalRecGraph.from_pandas(table, relation="relation" if "relation" in table else None)
+    again = TemporalRecGraph.from_pandas(
+        table, relation="relation" if "relation" in table else None
+    )
     assert again.to_pandas().equals(table)
 
 
@@ -157,15 +159,33 @@ def test_csv_round_trip(tmp_path: Path) -> None:
         (b"user_id::item_id::timestamp\n1::2::3\n", {"sep": "::"}),
         (b"user_id  item_id timestamp\n1 2   3\n", {"sep": r"\s+"}),
         (b'user_id,item_id,timestamp,title\n1,2,3,"a, b"\n', {}),
-        ("user_id,item_id,timestamp,title\n1,2,3,\u00e9\n".encode("latin-1"), {"encoding": "latin-1"}),
+        (
+            "user_id,item_id,timestamp,title\n1,2,3,\u00e9\n".encode("latin-1"),
+            {"encoding": "latin-1"},
+        ),
     ],
-    ids=["plain", "mark", "crlf", "no last newline", "tab", "colons", "blanks", "quoted", "latin-1"],
+    ids=[
+        "plain",
+        "mark",
+        "crlf",
+        "no last newline",
+        "tab",
+        "colons",
+        "blanks",
+        "quoted",
+        "latin-1",
+    ],
 )
 def test_csv_dialects(content: bytes, kwargs: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_bytes(content)
     table = TemporalRecGraph.from_csv(str(path), **kwargs).to_pandas()
-    assert table.to_dict("list") == {"user_id": [1], "item_id": [2], "timestamp": [3], "event_id": [0]}
+    assert table.to_dict("list") == {
+        "user_id": [1],
+        "item_id": [2],
+        "timestamp": [3],
+        "event_id": [0],
+    }
 
 
 def test_csv_ids_that_look_like_nothing_or_like_numbers(tmp_path: Path) -> None:
@@ -266,7 +286,10 @@ def bad_hetero(change: str) -> tuple[HeteroData, dict[str, Any]]:
         ("no such item", r"no node type 'film' among \['user', 'movie'\]"),
         ("no such time", r"has no 'when'; pass time=None if its edges are in order"),
         ("no events", "there are no edges from 'user' to 'movie'"),
-        ("float times", r"'time' of .* needs to be int64 \(got torch.float32; float times lose seconds\)"),
+        (
+            "float times",
+            r"'time' of .* needs to be int64 \(got torch.float32; float times lose seconds\)",
+        ),
         ("milliseconds", "'time' of .* needs to be Unix seconds.*milliseconds.*10000000000"),
         ("negative times", r"'time' of .* needs to be Unix seconds, not negative.*\(got -5..5\)"),
         ("edge out of range", "edge 1 has item 3, outside 0..2"),

@@ -51,14 +51,17 @@ def test_to_undirected_adds_reverses_that_are_no_events() -> None:
 
 @pytest.mark.parametrize(
     "transform",
-    [T.Constant(), T.NormalizeFeatures(), T.RemoveDuplicatedEdges(), T.ToDevice("cpu"), T.OneHotDegree(12)],
+    [
+        T.Constant(),
+        T.NormalizeFeatures(),
+        T.RemoveDuplicatedEdges(),
+        T.ToDevice("cpu"),
+    ],
     ids=lambda t: type(t).__name__,
 )
 def test_stock_transforms_accept_it(transform: BaseTransform) -> None:
     graph = toy_graph()
     graph["user"].x, graph["item"].x = torch.rand(4, 2), torch.rand(5, 2)
-    if isinstance(transform, T.OneHotDegree):
-        pytest.skip("OneHotDegree is for homogeneous graphs")
     out = transform(copy.copy(graph))
     assert type(out) is TemporalRecGraph
     assert out.interaction_types == [RATES]

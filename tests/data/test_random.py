@@ -71,13 +71,13 @@ def test_draws_are_uniform(draw: type[uniform], keys: tuple[torch.Tensor | int, 
 
 
 def test_every_bit_depends_on_every_bit() -> None:
-    keys = torch.arange(4000)
+    keys = torch.arange(10_000)
     before = hash_keys(keys)
     for bit in range(63):
         flipped = before ^ hash_keys(keys ^ (1 << bit))
         changed = torch.stack([(flipped >> k) & 1 for k in range(64)]).double().mean(1)
-        assert changed.min() > 0.45
-        assert changed.max() < 0.55
+        assert changed.min() > 0.46
+        assert changed.max() < 0.54
 
 
 def test_columns_of_one_key_are_independent() -> None:
@@ -114,7 +114,9 @@ def test_permutations_place_everything_everywhere() -> None:
     assert not torch.equal(permutation(100, 0), permutation(100, 1))
 
 
-@pytest.mark.parametrize("key", [1.5, True, torch.tensor(1.0), torch.tensor([1], dtype=torch.int32)])
+@pytest.mark.parametrize(
+    "key", [1.5, True, torch.tensor(1.0), torch.tensor([1], dtype=torch.int32)]
+)
 def test_keys_of_other_types_are_refused(key: object) -> None:
     with pytest.raises(TypeError, match="'keys' need to be ints or int64 tensors"):
         hash_keys(key)  # type: ignore[arg-type]

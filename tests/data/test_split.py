@@ -223,12 +223,11 @@ def test_a_split_is_a_function_of_its_graph(rows: list[Row]) -> None:
 def test_train_of_a_time_split_knows_nothing_of_the_future() -> None:
     graph = graph_of([(k % 5, k % 7, k, "a") for k in range(40)])
     split = global_time_split(graph, 0.2, 0.2)
-    cut = int(split.val.cut.min())
-    other = scramble_future(graph, cut)
-    # The shares move with the number of events, the past does not.
-    kept = ids(split.train)
-    assert other.before(cut).to_pandas().equals(split.train.to_pandas())
-    assert kept == set(range(cut))
+    cut = max(ids(split.train)) + 1
+    assert ids(split.train) == set(range(cut))
+    assert cut < int(split.val.cut.min()) < int(split.test.cut.min())
+    past = scramble_future(graph, cut).before(cut)
+    assert past.to_pandas().equals(split.train.to_pandas())
 
 
 def test_targets_are_selected_by_rows_and_masks() -> None:

@@ -42,9 +42,7 @@ def events(graph: TemporalRecGraph) -> list[tuple[int, int, int, int, str]]:
     for kind in graph.interaction_types:
         store = graph[kind]
         columns = (store.event_id, *store.edge_index, store.time)
-        out += [
-            (*row, kind[1]) for row in zip(*(c.tolist() for c in columns), strict=True)
-        ]
+        out += [(*row, kind[1]) for row in zip(*(c.tolist() for c in columns), strict=True)]
     return sorted(out)
 
 
@@ -126,7 +124,10 @@ def test_slices_are_views_and_drop_derived_edges() -> None:
     whole, view = graph["user", "rates", "item"], part["user", "rates", "item"]
     for name in ("time", "event_id", "rating"):
         assert view[name].untyped_storage().data_ptr() == whole[name].untyped_storage().data_ptr()
-    assert view.edge_index.untyped_storage().data_ptr() == whole.edge_index.untyped_storage().data_ptr()
+    assert (
+        view.edge_index.untyped_storage().data_ptr()
+        == whole.edge_index.untyped_storage().data_ptr()
+    )
     assert part.edge_types == [("user", "rates", "item")]
     assert graph.interaction_types == [("user", "rates", "item")]  # never the reverse
     assert part["item"] is not graph["item"]
@@ -189,7 +190,9 @@ def test_snapshots_need_times_and_a_period() -> None:
     graph = toy_graph()
     with pytest.raises(ValueError, match=r"'freq' needs to be a pandas period alias.*'fortnight'"):
         next(graph.snapshots("fortnight"))
-    with pytest.raises(ValueError, match="snapshots: needs event times.*pass 'time' to from_pandas"):
+    with pytest.raises(
+        ValueError, match="snapshots: needs event times.*pass 'time' to from_pandas"
+    ):
         next(graph_of([(0, 0, 0, "buy")], timed=False).snapshots())
     with pytest.raises(ValueError, match="event_id_at: needs event times"):
         graph_of([(0, 0, 0, "buy")], timed=False).event_id_at(0)
@@ -294,14 +297,22 @@ def test_index_of_takes_lists_arrays_and_tensors() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: g.index_of("user", ["eve", "ann", "zoe"]), r"2 user id\(s\).*'eve', 'zoe'.*raw_ids\('user'\)"),
+        (
+            lambda g: g.index_of("user", ["eve", "ann", "zoe"]),
+            r"2 user id\(s\).*'eve', 'zoe'.*raw_ids\('user'\)",
+        ),
         (lambda g: g.index_of("item", [3]), r"1 item id\(s\).*\[3\].*are strings"),
         (lambda g: g.index_of("film", [3]), r"'node_type' needs to be one of .*'film'"),
         (lambda g: g.raw_ids("film"), r"'node_type' needs to be one of .*'film'"),
-        (lambda g: g.strings("item", "title"), r"'item' has no strings 'title'; it has \['raw_id'\]"),
+        (
+            lambda g: g.strings("item", "title"),
+            r"'item' has no strings 'title'; it has \['raw_id'\]",
+        ),
     ],
 )
-def test_unknown_names_are_explained(call: Callable[[TemporalRecGraph], object], message: str) -> None:
+def test_unknown_names_are_explained(
+    call: Callable[[TemporalRecGraph], object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         call(toy_graph())
 

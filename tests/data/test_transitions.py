@@ -103,7 +103,9 @@ def test_new_edges_are_derived_and_the_graph_is_left_alone() -> None:
     assert out[rates].time.data_ptr() == graph[rates].time.data_ptr()
     # tea -> ham twice (ann, bob); see the drawing.
     store = out["item", "next", "item"]
-    weight = dict(zip(map(tuple, store.edge_index.t().tolist()), store.edge_weight.tolist(), strict=True))
+    weight = dict(
+        zip(map(tuple, store.edge_index.t().tolist()), store.edge_weight.tolist(), strict=True)
+    )
     assert weight[4, 1] == 3.0  # ann, bob, and cat at the very end
     assert weight[3, 2] == 1.0
     assert (2, 3) not in weight
@@ -142,7 +144,9 @@ def test_bad_arguments_are_explained(kwargs: dict[str, object], message: str) ->
 
 def test_gaps_need_times() -> None:
     graph = graph_of([(0, 0, 0, "a"), (0, 1, 0, "a")], timed=False)
-    with pytest.raises(ValueError, match="'gaps' needs event times, and this graph has only an order"):
+    with pytest.raises(
+        ValueError, match="'gaps' needs event times, and this graph has only an order"
+    ):
         add_transitions(graph, 2, 0.5, (0, 1))
 
 

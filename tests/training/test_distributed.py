@@ -35,6 +35,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr
+    (folder / "printed").write_text(done.stdout)
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -67,6 +68,17 @@ def test_only_the_first_process_writes(together: Together) -> None:
     folder, _ = together
     assert not (folder / "rank 1").exists()
     assert sorted(p.name for p in (folder / "rank 0").iterdir()) == sorted(CASES)
+
+
+def test_of_the_benchmark_too_one_process_reports(together: Together) -> None:
+    folder, _ = together
+    names = sorted(p.name for p in (folder / "runs").iterdir())
+    assert names == ["markov-simulated-loo-T1-seed0", "sasrec-simulated-loo-T1-seed0"]
+    metrics = json.loads((folder / "runs" / names[1] / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["fit"]["stopped"]) == (2, "epochs")
+    printed = (folder / "printed").read_text()
+    assert printed.count("board simulated-loo") == 1
+    assert printed.count("full ranking, 95 % intervals") == 1
 
 
 def test_two_processes_resume_to_the_losses_of_one(together: Together, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tgrec.data import leave_one_out
+from tgrec.datasets import BOARDS, simulate_movielens
 from tgrec.models import MODELS
 from tgrec.testing import cycle_graph
 from tgrec.training import fit
@@ -51,6 +54,18 @@ def main(folder: Path) -> None:
     except ValueError as error:
         runs["lonely"] = {"error": str(error)}
     (folder / f"{rank}.json").write_text(json.dumps(runs))
+    benchmark(folder / "runs")
+
+
+def benchmark(out: Path) -> None:
+    """The command itself, on a tiny board: every process calls it, as torchrun does."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    ml1m = importlib.import_module("ml1m")
+    tiny = simulate_movielens(num_users=60, num_items=40, mean_events=10)[0]
+    BOARDS["simulated-loo"] = replace(BOARDS["simulated-loo"], load=lambda root, download: tiny)
+    line = "--models markov sasrec --dataset simulated --epochs 2 --d_model 8 --max_len 10"
+    sys.argv = ["ml1m.py", *line.split(), "--out", str(out)]
+    ml1m.main()
 
 
 if __name__ == "__main__":

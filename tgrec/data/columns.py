@@ -67,8 +67,9 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
         return values
     if pd.api.types.is_float_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} holds floating-point ids (first {column.iloc[:1].tolist()[0]!r}), "
-            f"which lose digits beyond 2**53; convert it with .astype('int64') or to strings"
+            f"'{argument}': column {name!r} holds floating-point ids (first "
+            f"{column.iloc[:1].tolist()[0]!r}), which lose digits beyond 2**53; convert it "
+            f"with .astype('int64') or to strings"
         )
     objects: np.ndarray = column.astype(object).to_numpy()
     if (
@@ -111,8 +112,9 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
         return _plausible(_datetime_seconds(column, argument), argument, str(name))
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} is not a time (first value {column.iloc[:1].tolist()[0]!r}); give "
-            f"Unix seconds, or convert it with pandas.to_datetime(..., format=...)"
+            f"'{argument}': column {name!r} is not a time (first value "
+            f"{column.iloc[:1].tolist()[0]!r}); give Unix seconds, or convert it with "
+            f"pandas.to_datetime(..., format=...)"
         )
     if pd.api.types.is_float_dtype(column.dtype):
         values = column.to_numpy()
@@ -131,7 +133,8 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
         if bad.any():
             raise ValueError(
                 f"'{argument}': column {name!r} has fractions of a second in {first_rows(bad)}, "
-                f"first {values[bad].tolist()[0]!r}; round it to whole seconds (the input order breaks ties)"
+                f"first {values[bad].tolist()[0]!r}; round it to whole seconds (the input order "
+                f"breaks ties)"
             )
     seconds = column.to_numpy().astype(np.int64)
     return _plausible(seconds, argument, str(name))
@@ -177,8 +180,8 @@ def rating_values(column: pd.Series, argument: str) -> np.ndarray:
     name = column.name
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
-            f"'{argument}': column {name!r} is not numeric (first value {column.iloc[:1].tolist()[0]!r}); "
-            f"convert it with pandas.to_numeric"
+            f"'{argument}': column {name!r} is not numeric (first value "
+            f"{column.iloc[:1].tolist()[0]!r}); convert it with pandas.to_numeric"
         )
     values: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~np.isfinite(values)

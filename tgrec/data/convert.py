@@ -255,8 +255,8 @@ def _add_nodes(
         index = known.get_indexer(pd.Index(ids))
         if (index < 0).any():
             raise ValueError(
-                f"'{node_type}s' has no row for {node_type} {ids[index < 0].tolist()[0]!r}, used by "
-                f"{first_rows(index < 0)} of 'df'; add it, or drop these events"
+                f"'{node_type}s' has no row for {node_type} {ids[index < 0].tolist()[0]!r}, used "
+                f"by {first_rows(index < 0)} of 'df'; add it, or drop these events"
             )
     store.num_nodes = len(raw)
     if raw.dtype == np.int64:

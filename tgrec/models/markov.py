@@ -91,11 +91,14 @@ class SkipMarkov(RecModel):
             return table.forward(history.item, classes, weight)
         assert batch.item is not None
         own = self.lag_decay**from_end * (from_end < self.max_lag) * history.mask
+        counted = classes
         if typed:
             assert batch.item_time is not None
-            own = own * (classes == gap_classes(history, batch.item_time.unsqueeze(1)))
+            counted = gap_classes(history, batch.item_time.unsqueeze(1))
         in_mass = self.MASS == "weights"
-        return table.leaving_out(history.item, classes, weight, batch.item, own, in_mass)
+        return table.leaving_out(
+            history.item, classes, weight, batch.item, own, counted, in_mass
+        )
 
 
 class GapMarkov(SkipMarkov):

@@ -150,6 +150,7 @@ class TransitionTable(nn.Module):
         weight: Tensor,
         target: Tensor,
         own: Tensor,
+        own_class: Tensor,
         in_mass: bool = True,
     ) -> Tensor:
         """:meth:`forward` as if some counts had not been made.
@@ -159,13 +160,14 @@ class TransitionTable(nn.Module):
             gap_class: As in :meth:`forward`.
             weight: As in :meth:`forward`.
             target: ``[B]`` the item that was counted as following.
-            own: ``[B, L]`` what it added to the count from ``item[b, l]`` to ``target[b]`` in the
-                class ``gap_class[b, l]``; 0 where it added nothing.
+            own: ``[B, L]`` what it added to the count from ``item[b, l]`` to ``target[b]``; 0
+                where it added nothing.
+            own_class: ``[B, L]`` int64, the class of that count.
             in_mass: Whether counts are part of the mass of their row (``mass="weights"``).
         """
-        row = gap_class * self.num_items + item
-        # A row that a repeating history reads several times lacks all of them each time.
-        own = ((row.unsqueeze(1) == row.unsqueeze(2)) * own.unsqueeze(1)).sum(2)
+        row, counted = (c * self.num_items + item for c in (gap_class, own_class))
+        # What a row lacks may come from several events, where items repeat in a history.
+        own = ((row.unsqueeze(2) == counted.unsqueeze(1)) * own.unsqueeze(1)).sum(2)
         norm = self.mass[row] + self.ROW_SMOOTHING
         if in_mass:  # the row without them has a smaller sum
             weight = weight * norm / (norm - own)

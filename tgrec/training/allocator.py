@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -21,7 +22,12 @@ def keep_freed_memory() -> bool:
     block anew, and the page faults of a fresh mapping cost as much as the arithmetic on it. (Never
     mapping any block is no better: the heap then breaks into pieces and grows to gigabytes.) Other
     C libraries (macOS, musl, Windows) are left as they are.
+
+    Also bounds oneDNN's cache of compiled products, unless its environment variable is set: it
+    keeps up to 1024 shapes, batches have a new one almost every step, and that takes half a
+    gigabyte. It is read once, so this has to come before the first product in bfloat16.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     try:
         library = ctypes.CDLL(None)
         library.gnu_get_libc_version  # noqa: B018 (raises where the library is not glibc)

@@ -178,15 +178,7 @@ class _Loop:
     ) -> _Loop:
         device = torch.device(settings.device)
         loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
-        seeds = _seeds(loader, settings, epoch=0)
-        if len(seeds) == 0:
-            raise ValueError("nothing to train on: no user has two training events")
-        sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, 0)]
-        if min(sizes) < workers.world_size:
-            raise ValueError(
-                f"'batch_size' needs to be larger (got {settings.batch_size}): there are batches of "
-                f"{min(sizes)}, and {workers.world_size} processes to share them"
-            )
+        _, steps = _examples(loader, settings, workers, epoch=0)
         return cls(
             model=model,
             terms=wrap(model, workers),
@@ -197,7 +189,7 @@ class _Loop:
             folder=folder,
             loader=loader,
             full_index=EventIndex(split.graph, device),
-            steps_per_epoch=len(sizes),
+            steps_per_epoch=steps,
         )
 
     @property
@@ -209,9 +201,7 @@ class _Loop:
         settings, progress, workers = self.settings, self.progress, self.workers
         started = time.perf_counter()
         self.model.train()
-        seeds = _seeds(self.loader, settings, progress.epoch)
-        plan = self.loader.plan(seeds, settings.batch_size, settings.seed, progress.epoch)
-        self.steps_per_epoch = len(plan)
+        seeds, self.steps_per_epoch = _examples(self.loader, settings, workers, progress.epoch)
         batches = self.loader.train_batches(
             seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
             workers.rank, workers.world_size,
@@ -357,10 +347,21 @@ class _Loop:
         )
 
 
-def _seeds(loader: SeedLoader, settings: TrainSettings, epoch: int) -> Targets:
-    """The training examples of an epoch: the same in every one, unless the windows are random."""
+def _examples(
+    loader: SeedLoader, settings: TrainSettings, workers: Workers, epoch: int
+) -> tuple[Targets, int]:
+    """The seeds and the number of steps of an epoch; random windows give other seeds each time."""
     key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
-    return training_seeds(loader.index, loader.sampling.max_len, settings.windows, key)
+    seeds = training_seeds(loader.index, loader.sampling.max_len, settings.windows, key)
+    if len(seeds) == 0:
+        raise ValueError("nothing to train on: no user has two training events")
+    sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, epoch)]
+    if min(sizes) < workers.world_size:
+        raise ValueError(
+            f"'batch_size' needs to be larger (got {settings.batch_size}): some batches hold "
+            f"{min(sizes)} sequences, for {workers.world_size} processes to share"
+        )
+    return seeds, len(sizes)
 
 
 def autocast(settings: TrainSettings) -> AbstractContextManager[Any]:

@@ -1,0 +1,102 @@
+"""``benchmarks/ml1m.py`` as a function, on invented data that fit into a test."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tgrec.data import TemporalRecGraph
+from tgrec.datasets import BOARDS, simulate_movielens
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+SMALL = "--d_model 8 --n_blocks 1 --d_ff 16 --max_len 10 --batch_size 16 --epochs 2 --eval_every 1"
+
+
+@pytest.fixture(scope="session")
+def ml1m() -> Iterator[ModuleType]:
+    """The script as a module; beside it stand the scripts that it imports."""
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("ml1m")
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TemporalRecGraph:
+    return simulate_movielens(num_users=60, num_items=40, mean_events=10)[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code, what was printed where, and the folder of runs."""
+
+    code: int
+    out: str
+    err: str
+    runs: Path
+
+    @property
+    def folders(self) -> list[str]:
+        return sorted(p.name for p in self.runs.iterdir()) if self.runs.exists() else []
+
+    @property
+    def error(self) -> str:
+        """The one line that a failed call prints."""
+        assert self.code != 0
+        assert self.err.count("\n") == 1
+        assert self.err.startswith("error: ")
+        return self.err.strip()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def call(
+    ml1m: ModuleType,
+    tiny: TemporalRecGraph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Outcome]:
+    """``call("--model popularity")``: the command, on the tiny simulated set, into tmp_path/runs.
+
+    There is no other data, and no network.
+    """
+
+    def unreachable(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setenv("TGREC_DATA", str(tmp_path / "no data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    board = replace(BOARDS["simulated-loo"], load=lambda root, download: tiny)
+    monkeypatch.setitem(BOARDS, "simulated-loo", board)
+
+    def run(*words: str, dataset: str | None = "simulated", small: bool = False) -> Outcome:
+        sizes = SMALL.split() if small else []
+        data = [] if dataset is None else ["--dataset", dataset]
+        argv = ["ml1m.py", *sizes, *" ".join(words).split(), *data, "--out", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", argv)
+        capsys.readouterr()
+        code = 0
+        try:
+            ml1m.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err, tmp_path / "runs")
+
+    return run
