@@ -83,7 +83,9 @@ def test_random_windows_end_anywhere_and_at_the_end_more_often() -> None:
         # Half of the draws are the last event; the others are spread evenly, it included.
         share = sum(p == last for p in places) / len(places)
         assert share == pytest.approx(0.5 + 0.5 / last, abs=0.12)
-    assert pairs(training_seeds(INDEX, 12, "random", 3)) == pairs(training_seeds(INDEX, 12, "random", 3))
+    assert pairs(training_seeds(INDEX, 12, "random", 3)) == pairs(
+        training_seeds(INDEX, 12, "random", 3)
+    )
 
 
 def test_unknown_windows_are_explained() -> None:
@@ -248,7 +250,9 @@ def test_evaluation_asks_everybody_once_with_whole_histories(size: int) -> None:
 
 def test_users_without_a_past_are_asked_too() -> None:
     index = EventIndex(toy_graph())
-    seeds = Targets(torch.tensor([0, 3]), torch.tensor([0, 10]), torch.tensor([4, 2]), torch.tensor([5, 6]))
+    seeds = Targets(
+        torch.tensor([0, 3]), torch.tensor([0, 10]), torch.tensor([4, 2]), torch.tensor([5, 6])
+    )
     batches = list(SeedLoader(index, Sampling(max_len=6)).eval_batches(seeds, 1))
     assert [b.history.item.shape for _, b in batches if b.history] == [(1, 6), (1, 6)]
     assert not any(bool(b.history.mask.any()) for _, b in batches if b.history)

@@ -13,7 +13,10 @@ from tgrec.testing.toy import MONDAY
 
 # ann before jam (cut 9), cat before ham (cut 11), in a window of 5.
 SEEDS = Targets(
-    torch.tensor([0, 2]), torch.tensor([9, 11]), torch.tensor([2, 1]), MONDAY + torch.tensor([700_000, 800_000])
+    torch.tensor([0, 2]),
+    torch.tensor([9, 11]),
+    torch.tensor([2, 1]),
+    MONDAY + torch.tensor([700_000, 800_000]),
 )
 
 
@@ -61,7 +64,9 @@ def test_tracks_that_cannot_be() -> None:
     assert history is not None
     with pytest.raises(ValueError, match=r"'track' needs to be one of .* \(got 'T3'\)"):
         query_times("T3", history, SEEDS.time)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="track T2 needs the times of events, and these data have none"):
+    with pytest.raises(
+        ValueError, match="track T2 needs the times of events, and these data have none"
+    ):
         query_times("T2", history, None)
 
 

@@ -81,7 +81,9 @@ def test_past_ends_right_before_the_cut(rows: list[Row], seeds: list[tuple[int, 
 
 @given(ROWS, st.lists(st.tuples(st.integers(0, 6), CUTS), max_size=12))
 @settings(max_examples=150, deadline=None)
-def test_past_items_are_all_items_of_the_past(rows: list[Row], seeds: list[tuple[int, int]]) -> None:
+def test_past_items_are_all_items_of_the_past(
+    rows: list[Row], seeds: list[tuple[int, int]]
+) -> None:
     index = EventIndex(graph_of(rows))
     user, cut = torch.tensor(seeds, dtype=torch.int64).view(-1, 2).unbind(1)
     row, item = past_items(index, user, cut)
@@ -147,7 +149,11 @@ def test_memory_is_flat_int64_columns() -> None:
         (torch.tensor([0.0]), torch.tensor([1]), "'user' needs to be int64.*torch.float32"),
         (torch.tensor([0]), torch.tensor([1], dtype=torch.int32), "'cut' needs to be int64.*int32"),
         (torch.tensor([[0]]), torch.tensor([[1]]), r"'user' needs to be int64 of shape \[1\]"),
-        (torch.tensor([0], device="meta"), torch.tensor([1]), "'user' is on meta and the index on cpu"),
+        (
+            torch.tensor([0], device="meta"),
+            torch.tensor([1]),
+            "'user' is on meta and the index on cpu",
+        ),
     ],
 )
 def test_bad_seeds_are_explained(user: torch.Tensor, cut: torch.Tensor, message: str) -> None:
@@ -162,7 +168,9 @@ def test_graphs_that_cannot_be_indexed() -> None:
         EventIndex(bare)
     twisted = toy_graph()
     twisted["user", "rates", "item"].event_id = torch.arange(12).flip(0)
-    with pytest.raises(ValueError, match=r"'event_id' is not strictly increasing; see graph.validate\(\)"):
+    with pytest.raises(
+        ValueError, match=r"'event_id' is not strictly increasing; see graph.validate\(\)"
+    ):
         EventIndex(twisted)
     far = toy_graph()
     far["user", "rates", "item"].event_id += 2**61

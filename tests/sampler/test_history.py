@@ -57,7 +57,9 @@ def check(
 
 @given(ROWS, SEEDS, st.integers(1, 12))
 @settings(max_examples=300, deadline=None)
-def test_histories_by_brute_force(rows: list[Row], seeds: list[tuple[int, int]], length: int) -> None:
+def test_histories_by_brute_force(
+    rows: list[Row], seeds: list[tuple[int, int]], length: int
+) -> None:
     index = EventIndex(graph_of(rows))
     history = HistorySampler(index, length).sample(*columns(seeds))
     check(history, rows, seeds, length, ["a", "b", "c"], index.relations)
@@ -134,9 +136,13 @@ def test_no_seeds_and_no_events() -> None:
 
 
 def test_moving_and_cutting_keep_all_parts() -> None:
-    history = HistorySampler(EventIndex(toy_graph()), 4).sample(torch.tensor([0]), torch.tensor([9]))
+    history = HistorySampler(EventIndex(toy_graph()), 4).sample(
+        torch.tensor([0]), torch.tensor([9])
+    )
     moved = history.to("meta")
-    assert {getattr(moved, n).device.type for n in ("item", "time", "event_id", "relation", "mask")} == {"meta"}
+    assert {
+        getattr(moved, n).device.type for n in ("item", "time", "event_id", "relation", "mask")
+    } == {"meta"}
     assert history.latest(2).event_id.tolist() == [[6, 8]]
 
 

@@ -96,9 +96,7 @@ class SkipMarkov(RecModel):
             assert batch.item_time is not None
             counted = gap_classes(history, batch.item_time.unsqueeze(1))
         in_mass = self.MASS == "weights"
-        return table.leaving_out(
-            history.item, classes, weight, batch.item, own, counted, in_mass
-        )
+        return table.leaving_out(history.item, classes, weight, batch.item, own, counted, in_mass)
 
 
 class GapMarkov(SkipMarkov):

@@ -1,0 +1,299 @@
+"""TGT-BERT4Rec: the gate, the ablations, and the seed's call under the seed's conventions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tgrec.data import RecBatch, leave_one_out
+from tgrec.loader import SeedLoader
+from tgrec.models import BERT4Rec, TGT_BERT4Rec, TGTBERT4Rec
+from tgrec.sampler import EventIndex
+from tgrec.testing import noise_graph
+
+ITEMS, LENGTH = 20, 10
+SMALL: dict[str, Any] = {"d_model": 16, "n_heads": 2, "n_blocks": 2, "d_ff": 32, "max_len": LENGTH}
+SPLIT = leave_one_out(noise_graph(num_items=ITEMS))
+
+
+def model_of(seed: int = 0, **kwargs: Any) -> TGTBERT4Rec:
+    torch.manual_seed(seed)
+    model = TGTBERT4Rec(ITEMS, **{**SMALL, **kwargs}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from zeros and from each other
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def seed_batch(seed: int = 0, rows: int = 6, right: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """ids, times, mask in the seed's conventions."""
+    g = torch.Generator().manual_seed(seed)
+    count = torch.randint(1, LENGTH + 1, (rows, 1), generator=g)
+    mask = torch.arange(LENGTH) >= LENGTH - count
+    ids = torch.randint(1, ITEMS + 1, (rows, LENGTH), generator=g) * mask
+    times = (10**9 + torch.randint(10**6, (rows, LENGTH), generator=g).sort(1).values) * mask
+    if right:
+        count = count.view(-1).tolist()
+        ids, times, mask = (
+            torch.stack([torch.roll(row, n, 0) for row, n in zip(x, count, strict=True)])
+            for x in (ids, times, mask)
+        )
+    return ids, times, mask
+
+
+def history_batch() -> RecBatch:
+    loader = SeedLoader(EventIndex(SPLIT.graph), model_of().sampling)
+    return loader.batch(SPLIT.test)
+
+
+# ---- the gate --------------------------------------------------------------------------------
+
+
+def test_the_gate_starts_at_what_is_asked_for() -> None:
+    assert TGT_BERT4Rec is TGTBERT4Rec
+    for alpha in (0.3, 0.5, 0.05, 0.99):
+        model = TGTBERT4Rec(ITEMS, **SMALL, fusion_alpha=alpha)
+        assert float(model.alpha.detach()) == pytest.approx(alpha, abs=1e-6)
+        assert isinstance(model.gate, torch.nn.Parameter)
+    assert float(TGT_BERT4Rec(ITEMS).alpha.detach()) == pytest.approx(0.3, abs=1e-7)
+    fixed = TGTBERT4Rec(ITEMS, **SMALL, learnable_fusion=False)
+    assert not isinstance(fixed.gate, torch.nn.Parameter)
+    assert float(fixed.alpha) == pytest.approx(0.3, abs=1e-7)
+
+
+@torch.no_grad()
+def test_alpha_one_is_the_bert_branch_to_the_bit() -> None:
+    both, alone = model_of(fusion_alpha=1.0), BERT4Rec(ITEMS, **SMALL).eval()
+    assert both.tgt is None
+    state = {k.replace("bert.", "branch."): v for k, v in both.state_dict().items() if k != "gate"}
+    alone.load_state_dict(state)
+    batch = history_batch()
+    assert torch.equal(both.score(batch), alone.score(batch))
+    full = model_of(seed=5)
+    full.load_state_dict(both.state_dict(), strict=False)
+    item, mask = torch.randint(ITEMS, (4, 7)), torch.ones(4, 7, dtype=torch.bool)
+    assert torch.equal(full.bert_hidden(item, mask), both.bert_hidden(item, mask))
+
+
+@torch.no_grad()
+def test_alpha_zero_is_the_tgt_branch_to_the_bit() -> None:
+    alone, full = model_of(fusion_alpha=0.0), model_of(seed=5)
+    assert alone.bert is None
+    assert alone.item.shape == (ITEMS, 16)  # no mask token without its reader
+    state = {k: v for k, v in alone.state_dict().items() if k.startswith("tgt.")}
+    full.load_state_dict(state, strict=False)
+    full.item[:ITEMS] = alone.item
+    batch = history_batch()
+    assert batch.history is not None
+    hidden = full.tgt_hidden(batch.history, None)
+    assert torch.equal(hidden, alone.tgt_hidden(batch.history, None))
+    assert torch.equal(alone.encode_user(batch), hidden[:, -1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("learnable", [True, False])
+def test_fused_is_between_its_branches(learnable: bool) -> None:
+    for alpha in (0.1, 0.3, 0.9):
+        model = model_of(fusion_alpha=alpha, learnable_fusion=learnable)
+        _, info = model(*seed_batch(), return_fusion_info=True)
+        wanted = alpha * info["bert_hidden"] + (1 - alpha) * info["tgt_hidden"]
+        torch.testing.assert_close(info["fused"], wanted)
+        assert float(info["alpha"]) == pytest.approx(alpha, abs=1e-6)
+
+
+def test_a_branch_that_is_not_there_is_zero_in_the_info() -> None:
+    _, info = model_of(fusion_alpha=1.0)(*seed_batch(), return_fusion_info=True)
+    assert info["tgt_hidden"].abs().sum() == 0
+    assert torch.equal(info["fused"], info["bert_hidden"])
+    _, info = model_of(fusion_alpha=0.0)(*seed_batch(), return_fusion_info=True)
+    assert info["bert_hidden"].abs().sum() == 0
+
+
+def test_the_gate_learns_and_stays_between_zero_and_one() -> None:
+    model = model_of()
+    model.gate.data.fill_(40.0)
+    assert 0 <= float(model.alpha.detach()) <= 1
+    model = model_of()
+    model(*seed_batch())[..., 1:].square().sum().backward()
+    assert model.gate.grad is not None
+    assert model.gate.grad.abs() > 0
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_bad_gate_is_explained(alpha: float) -> None:
+    with pytest.raises(ValueError, match=r"'fusion_alpha' needs to be in \[0, 1\]"):
+        TGTBERT4Rec(ITEMS, **SMALL, fusion_alpha=alpha)
+
+
+# ---- size and ablations ----------------------------------------------------------------------
+
+
+def test_parameters_at_the_seeds_settings() -> None:
+    model = TGT_BERT4Rec(
+        num_items=3706, d_model=64, n_heads=2, n_blocks=2, d_ff=256, max_len=200, dropout=0.2,
+        fusion_alpha=0.3, learnable_fusion=True,
+    )  # fmt: skip
+    assert 400_000 < model.num_parameters() <= 510_000
+
+
+def test_the_graph_is_built_from_training_events() -> None:
+    model = TGTBERT4Rec.from_graph(SPLIT.train, **SMALL)
+    assert model.graph is not None
+    assert model.config["num_edges"] == model.graph.config["num_edges"]
+    assert TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, use_graph=False).graph is None
+    assert TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, fusion_alpha=1.0).graph is None
+    assert TGTBERT4Rec(ITEMS, **SMALL).graph is None
+
+
+@torch.no_grad()
+def test_without_time_the_times_change_nothing() -> None:
+    ids, times, mask = seed_batch()
+    other = times * 3
+    timeless = model_of(use_time=False)
+    assert torch.equal(timeless.predict(ids, times, mask), timeless.predict(ids, other, mask))
+    timed = model_of()
+    assert not torch.equal(timed.predict(ids, times, mask), timed.predict(ids, other, mask))
+
+
+# ---- the seed's call -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_shapes_of_the_seeds_call() -> None:
+    model = model_of()
+    ids, times, mask = seed_batch()
+    logits = model(ids, times, mask)
+    assert logits.shape == (6, LENGTH, ITEMS + 1)
+    assert logits.dtype == torch.float32
+    assert torch.isneginf(logits[..., 0]).all()  # the padding is never recommended
+    assert logits[..., 1:].isfinite().all()
+    again, info = model(ids, times, mask, return_fusion_info=True)
+    assert torch.equal(logits, again)
+    assert info.keys() == {"alpha", "bert_hidden", "tgt_hidden", "fused"}
+    for name in ("bert_hidden", "tgt_hidden", "fused"):
+        assert info[name].shape == (6, LENGTH, 16)
+    scores = model.predict(ids, times, mask)
+    assert scores.shape == (6, ITEMS + 1)
+    assert torch.isneginf(scores[:, 0]).all()
+
+
+@torch.no_grad()
+def test_padding_may_stand_on_either_side() -> None:
+    model = model_of()
+    left, right = seed_batch(), seed_batch(right=True)
+    torch.testing.assert_close(model.predict(*left), model.predict(*right))
+    # Position by position, at the real events.
+    one, two = model(*left), model(*right)
+    torch.testing.assert_close(one[left[2]], two[right[2]])
+
+
+@torch.no_grad()
+def test_more_padding_changes_nothing() -> None:
+    model = model_of()
+    ids, times, mask = (x[:, 3:] for x in seed_batch())
+    wide = [torch.nn.functional.pad(x, (3, 0)) for x in (ids, times, mask)]
+    torch.testing.assert_close(model.predict(ids, times, mask), model.predict(*wide))
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_recommender() -> None:
+    model = model_of()
+    batch = history_batch()
+    h = batch.history
+    assert h is not None
+    scores = model.predict((h.item + 1) * h.mask, h.time, h.mask)
+    assert torch.equal(scores[:, 1:], model.score(batch))
+
+
+@torch.no_grad()
+def test_float_times_are_scaled_times() -> None:
+    model = model_of()
+    ids, times, mask = seed_batch()
+    year = 365 * 86_400
+    scaled = (times.double() - 10**9) / year * mask
+    torch.testing.assert_close(model.predict(ids, times, mask), model.predict(ids, scaled, mask))
+    assert model.predict(ids, scaled.float(), mask)[:, 1:].isfinite().all()
+
+
+@torch.no_grad()
+def test_position_j_does_not_know_item_j_but_for_the_bert_branch() -> None:
+    model = model_of()
+    ids, times, _ = seed_batch()
+    ids = ids.clamp(min=1)  # no padding
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    changed = ids.clone()
+    changed[:, 6] = ids[:, 6] % ITEMS + 1
+    _, one = model(ids, times, mask, return_fusion_info=True)
+    _, two = model(changed, times, mask, return_fusion_info=True)
+    assert torch.equal(one["tgt_hidden"][:, :7], two["tgt_hidden"][:, :7])
+    assert not torch.equal(one["tgt_hidden"][:, 7:], two["tgt_hidden"][:, 7:])
+    assert not torch.equal(one["bert_hidden"][:, 0], two["bert_hidden"][:, 0])  # it sees both sides
+
+
+@torch.no_grad()
+def test_a_mask_token_is_no_edge_of_the_graph() -> None:
+    model = model_of()
+    ids, times, _ = seed_batch()
+    ids = ids.clamp(min=1, max=ITEMS - 1)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    ids[:, 4] = ITEMS + 1
+    _, one = model(ids, times, mask, return_fusion_info=True)
+    model.item[ITEMS - 1].normal_()  # an item that stands nowhere
+    _, two = model(ids, times, mask, return_fusion_info=True)
+    assert torch.equal(one["tgt_hidden"], two["tgt_hidden"])
+    assert torch.equal(one["bert_hidden"], two["bert_hidden"])
+
+
+def test_predict_leaves_the_model_as_it_was() -> None:
+    model = model_of(dropout=0.5).train()
+    first, second = model.predict(*seed_batch()), model.predict(*seed_batch())
+    assert torch.equal(first, second)
+    assert model.training
+    assert not first.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda i, t, m: (i, t, ~m),
+            "'mask' and 'input_ids' disagree at 60 positions.*is it inverted",
+        ),
+        (
+            lambda i, t, m: (i, t, m.long()),
+            r"'mask' needs to be bool, True at real events \(got torch.int64\)",
+        ),
+        (
+            lambda i, t, m: (i, t, m.unsqueeze(1).expand(-1, 10, -1)),
+            r"'mask' needs the shape \[B, L\]",
+        ),
+        (lambda i, t, m: (i, t[:, 1:], m), r"'timestamps' needs the shape \[B, L\] of 'input_ids'"),
+        (lambda i, t, m: (i[0], t[0], m[0]), r"needs the shape \[B, L\]"),
+        (lambda i, t, m: (i + 15 * m, t, m), r"'input_ids' needs ids in 0..21 \(got 0..3\d\)"),
+        (
+            lambda i, t, m: (torch.where(m, -1, i), t, m),
+            r"'input_ids' needs ids in 0..21 \(got -1..0\)",
+        ),
+        (
+            lambda i, t, m: tuple(torch.cat([x, x], 1) for x in (i, t, m)),
+            "'input_ids' is longer than max_len=10; keep the last 10 events",
+        ),
+    ],
+)
+def test_wrong_calls_are_explained(change: Any, message: str) -> None:
+    ids, times, mask = seed_batch()
+    with pytest.raises(ValueError, match=message):
+        model_of()(*change(ids, times, mask))
+
+
+def test_predict_refuses_mask_tokens() -> None:
+    ids, times, mask = seed_batch()
+    ids[:, -1] = ITEMS + 1
+    with pytest.raises(
+        ValueError, match="'input_ids' holds mask tokens; predict reads events only"
+    ):
+        model_of().predict(ids, times, mask)
