@@ -36,6 +36,7 @@ P11-P19 are in test_leak_probes_models.py, the two universal detectors in test_l
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -136,15 +137,19 @@ def test_p4_a_pair_that_comes_again_is_two_events() -> None:
     )
     graph = TemporalRecGraph.from_pandas(rows)
 
-    def without_the_pair(graph: TemporalRecGraph, user: Tensor, cut: Tensor) -> History:
-        """Everything of the user but the label's pair: later duplicates of others stay."""
-        return real_sample(graph, user, torch.full_like(cut, 10**6))
+    def all_but_the_label(graph: TemporalRecGraph, user: Tensor, cut: Tensor) -> History:
+        """Leaves out the label itself, not the clock: its later duplicates stay."""
+        whole = real_sample(graph, user, torch.full_like(cut, 10**6))
+        return replace(whole, mask=whole.mask & (whole.event_id != cut.unsqueeze(1)))
+
+    def once_a_pair(graph: TemporalRecGraph, user: Tensor, cut: Tensor) -> History:
+        """A pair is an edge, and its last time counts."""
+        last = rows.drop_duplicates(["user_id", "item_id"], keep="last")
+        return real_sample(TemporalRecGraph.from_pandas(last), user, cut)
 
     histories_end_before_the_cut(real_sample, graph)
-    caught(histories_end_before_the_cut, without_the_pair, graph)
-    caught(histories_end_before_the_cut, lambda g, u, c: real_sample(
-        TemporalRecGraph.from_pandas(rows.drop_duplicates(["user_id", "item_id"], keep="last")), u, c
-    ), graph)  # fmt: skip
+    caught(histories_end_before_the_cut, all_but_the_label, graph)
+    caught(histories_end_before_the_cut, once_a_pair, graph)
 
 
 def test_p7_an_order_that_is_a_lie_is_refused() -> None:
@@ -224,7 +229,7 @@ def test_p10_degrees_are_those_of_training_events() -> None:
 
 
 def test_p20_the_future_decides_nothing_about_training_events() -> None:
-    """Which events train is a function of the events before the cut; a filter on all data is not."""
+    """What is before a cut depends on nothing after it; a filter on all data makes it so."""
 
     def frequent(graph: TemporalRecGraph) -> TemporalRecGraph:
         """Only events of items that are met as often as the mean item."""
