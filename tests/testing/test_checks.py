@@ -70,6 +70,10 @@ class Pairs(SkipMarkov):
     learns = "pairs"
 
 
+def test_arguments_reach_the_model() -> None:
+    check_model(SASRec, positions="sinusoidal", n_blocks=2, dropout=0.0)
+
+
 def test_models_of_users_pass() -> None:
     check_model(LastItem)
     check_model(Pairs)

@@ -10,7 +10,7 @@ from tgrec.loader import SeedLoader, training_seeds
 from tgrec.models.base import RecModel
 from tgrec.models.popularity import item_counts
 from tgrec.sampler import EventIndex
-from tgrec.testing.checks import TRACKS, ModelCheckError, Subject, explained, require, score
+from tgrec.testing._subject import TRACKS, ModelCheckError, Subject, explained, require, score
 from tgrec.testing.toy import block_graph, cycle_graph, noise_graph, popularity_graph
 from tgrec.training.evaluate import evaluate
 from tgrec.training.fit import fit

@@ -5,22 +5,24 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tgrec.data import RecBatch, Split, Targets, TemporalRecGraph, leave_one_out
-from tgrec.loader import SeedLoader, Track
+from tgrec.data import RecBatch, Split, Targets, leave_one_out
+from tgrec.loader import SeedLoader
 from tgrec.models.base import RecModel
 from tgrec.models.io import load_model, save_model
 from tgrec.sampler import EventIndex
+from tgrec.testing._subject import TRACKS, ModelCheckError, Subject, explained, require, score
+from tgrec.testing._training import check_gradients, check_learns, check_loss_sees_no_answer
 from tgrec.testing.toy import noise_graph, scramble_future
 from tgrec.training.evaluate import evaluate
+
+__all__ = ["SMALL", "ModelCheckError", "check_model"]
 
 # A model as small as it may be, so that a check takes seconds; what a class does not take is
 # left out, what the caller gives comes first.
@@ -33,11 +35,6 @@ SMALL: dict[str, Any] = {
     "dropout": 0.1,
 }
 TOLERANCE = 1e-5
-TRACKS: tuple[Track, Track] = ("T1", "T2")
-
-
-class ModelCheckError(AssertionError):
-    """A model breaks a promise; the message says which, and how it was seen."""
 
 
 def check_model(model_class: type[RecModel], **kwargs: Any) -> None:
@@ -63,56 +60,18 @@ def check_model(model_class: type[RecModel], **kwargs: Any) -> None:
     Raises:
         ModelCheckError: At the first promise that does not hold.
     """
-    from tgrec.testing import _training as training
-
     subject = Subject(model_class, {**_small(model_class), **kwargs})
     with torch.random.fork_rng(devices=[]):
         split = leave_one_out(noise_graph())
-        model = training.check_gradients(subject, split)
+        model = check_gradients(subject, split)
         model.eval()
         check_scores(model, split)
         check_padding(model, split)
         check_batches(model, split)
         check_future(model, split)
         check_saving(model, split)
-        training.check_loss_sees_no_answer(subject)
-        training.check_learns(subject)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A class to check and the arguments to make it with."""
-
-    model_class: type[RecModel]
-    kwargs: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return self.model_class.__name__
-
-    def make(self, graph: TemporalRecGraph) -> RecModel:
-        """A new model, the same every time."""
-        torch.manual_seed(0)
-        with explained(f"{self.name}.from_graph failed"):
-            return self.model_class.from_graph(graph, **self.kwargs)
-
-
-@contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turns any exception into a :class:`ModelCheckError` that says what was tried."""
-    try:
-        yield
-    except ModelCheckError:
-        raise
-    except Exception as error:
-        raise ModelCheckError(f"{what}: {type(error).__name__}: {error}") from error
-
-
-def require(holds: bool, message: str) -> None:
-    """Raises :class:`ModelCheckError` unless ``holds``."""
-    if not holds:
-        raise ModelCheckError(message)
+        check_loss_sees_no_answer(subject)
+        check_learns(subject)
 
 
 def _small(model_class: type[RecModel]) -> dict[str, Any]:
@@ -120,23 +79,8 @@ def _small(model_class: type[RecModel]) -> dict[str, Any]:
     return {name: value for name, value in SMALL.items() if name in known}
 
 
-@torch.no_grad()
-def score(model: RecModel, batch: RecBatch) -> Tensor:
-    """Scores of a batch, checked for shape and type."""
-    name = type(model).__name__
-    with explained(f"{name}.score failed (a batch to score holds no item, item_time and key)"):
-        scores = model.score(batch)
-    wanted = [batch.user.numel(), model.num_items]
-    got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-    require(got == wanted, f"{name}.score returned {got}, not [B, N] = {wanted}")
-    require(
-        scores.dtype == torch.float32, f"{name}.score returned {scores.dtype}, not torch.float32"
-    )
-    return scores
-
-
 def questions(split: Split) -> Targets:
-    """Test targets, and other users' items asked for in mid-history and before any event."""
+    """The test targets, and the same users asked at one moment for all, and before any event."""
     test = split.test
     middle = int(test.cut.median())
     parts = [
