@@ -26,7 +26,16 @@ GOLDEN: dict[str, Golden] = {
     # more sequences whose only hole is the last one.
     "bert4rec": Golden(
         {"mask_prob": 0.4, "last_prob": 0.3},
-        {**TRAIN, "epochs": 70, "lr": 2e-3, "windows": "random"},
+        {**TRAIN, "epochs": 150, "lr": 2e-3, "windows": "random"},
     ),
     "tgt_bert4rec": Golden(train={**TRAIN, "epochs": 40}),
+    # One seed is one prediction here, not a whole sequence: larger batches, larger steps.
+    "sage": Golden(
+        {"num_neighbors": (20, 3), "seeds_per_user": 40},
+        {**TRAIN, "epochs": 20, "batch_size": 256, "lr": 5e-3},
+    ),
+    "lightgcn": Golden(
+        {"num_neighbors": (20,), "seeds_per_user": 40},
+        {**TRAIN, "epochs": 20, "batch_size": 256, "lr": 5e-3},
+    ),
 }

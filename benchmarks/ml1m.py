@@ -133,12 +133,17 @@ class Options:
     """Whether the TGT branch reads times."""
     use_graph: bool | None = None
     """Whether the TGT branch reads item-item transitions."""
+    hidden_channels: int | None = None
+    """Width (graph encoders)."""
+    num_neighbors: tuple[int, ...] | None = None
+    """Events per node in each hop, the user's own first (graph encoders)."""
 
 
 # Options that are settings of a model, by the name of its argument.
 MODEL_FLAGS = {
     **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
-                      "last_prob", "positions", "use_time", "use_graph")},
+                      "last_prob", "positions", "use_time", "use_graph", "hidden_channels",
+                      "num_neighbors")},
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip

@@ -1,16 +1,15 @@
 """Leak probes P1-P24: each detector passes on the library and catches its planted bug.
 
 ==== ================================================ ==========================================
-P1   label edge in its own subgraph                   histories now; subgraphs with a neighbour
-                                                      sampler, which is not there yet
-P2   reverse of the label edge                        no sampler follows reverse edges yet; that
-                                                      they are no events: tests/data/test_pyg.py
+P1   label edge in its own subgraph                   histories here; neighbourhoods in
+                                                      test_leak_probes_neighbors.py
+P2   reverse of the label edge                        test_leak_probes_neighbors.py
 P3   edge at the same second                          here
 P4   duplicate of the label edge at another time      here
-P5   edge type without ``time``                       refused by the store; sampling: not yet
-P6   node type without ``time``                       clocks never stand on nodes; sampling: not yet
+P5   edge type without ``time``                       test_leak_probes_neighbors.py
+P6   node type without ``time``                       test_leak_probes_neighbors.py
 P7   unsorted neighbourhood                           here
-P8   two hops to another user's later edge            needs a neighbour sampler: not yet
+P8   two hops to another user's later edge            test_leak_probes_neighbors.py
 P9   co-occurrence or popularity from all data        here
 P10  normalising with test degrees                    here (the columns of transition tables)
 P11  seen filter removes the target                   here
@@ -62,21 +61,10 @@ from tgrec.sampler import EventIndex, HistorySampler
 from tgrec.testing import noise_graph, scramble_future, toy_graph
 from tgrec.testing.toy import MONDAY
 
-SMALL: dict[str, Any] = {"d_model": 16, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 12}
-LEARNED = {"sasrec", "bert4rec", "tgt_bert4rec"}
+Caught = Callable[..., None]
+Small = Callable[..., RecModel]
 Sample = Callable[[TemporalRecGraph, Tensor, Tensor], History]
 GRAPH = noise_graph(num_users=20, num_items=10, length=(4, 12), spread=12)
-
-
-def caught(detector: Callable[..., None], *args: Any) -> None:
-    """The detector raises AssertionError on a planted bug."""
-    with pytest.raises(AssertionError):
-        detector(*args)
-
-
-def small(name: str, graph: TemporalRecGraph, **kwargs: Any) -> RecModel:
-    torch.manual_seed(0)
-    return MODELS[name].from_graph(graph, **({**SMALL, **kwargs} if name in LEARNED else kwargs))
 
 
 def swap_held_out(split: Split) -> Split:
@@ -114,12 +102,12 @@ def histories_end_before_the_cut(sample: Sample, graph: TemporalRecGraph = GRAPH
         assert torch.equal(a.item, b.item)
 
 
-def test_p1_the_label_is_not_in_its_own_history() -> None:
+def test_p1_the_label_is_not_in_its_own_history(caught: Caught) -> None:
     histories_end_before_the_cut(real_sample)
     caught(histories_end_before_the_cut, lambda g, u, c: real_sample(g, u, c + 1))
 
 
-def test_p3_events_of_the_same_second_are_ordered() -> None:
+def test_p3_events_of_the_same_second_are_ordered(caught: Caught) -> None:
     def by_the_second(graph: TemporalRecGraph, user: Tensor, cut: Tensor) -> History:
         index = EventIndex(graph)
         time = index.time[torch.searchsorted(index.event_id, cut).clamp(max=index.num_events - 1)]
@@ -131,7 +119,7 @@ def test_p3_events_of_the_same_second_are_ordered() -> None:
     caught(histories_end_before_the_cut, by_the_second, toy_graph())
 
 
-def test_p4_a_pair_that_comes_again_is_two_events() -> None:
+def test_p4_a_pair_that_comes_again_is_two_events(caught: Caught) -> None:
     rows = pd.DataFrame(
         {"user_id": [1] * 5, "item_id": [1, 2, 1, 1, 3], "timestamp": [1, 2, 3, 3, 9]}
     )
@@ -171,7 +159,7 @@ def test_p7_an_order_that_is_a_lie_is_refused() -> None:
         lie.validate()
 
 
-def test_p22_other_domains_bring_no_future() -> None:
+def test_p22_other_domains_bring_no_future(caught: Caught) -> None:
     table = GRAPH.to_pandas()
     table["domain"] = ["food" if k % 3 else "kitchen" for k in range(len(table))]
     graph = TemporalRecGraph.from_pandas(table, relation="domain")
@@ -204,17 +192,19 @@ def fitted_on_training_events(make: Callable[[Split], RecModel]) -> None:
 
 
 @pytest.mark.parametrize("cls", [Popularity, SkipMarkov, GapMarkov])
-def test_p9_counts_are_those_of_training_events(cls: type[RecModel]) -> None:
+def test_p9_counts_are_those_of_training_events(caught: Caught, cls: type[RecModel]) -> None:
     fitted_on_training_events(lambda split: cls.from_graph(split.train))
     caught(fitted_on_training_events, lambda split: cls.from_graph(split.graph))
 
 
-def test_p9_the_graph_of_tgt_bert4rec_is_counted_on_training_events() -> None:
+def test_p9_the_graph_of_tgt_bert4rec_is_counted_on_training_events(
+    caught: Caught, small: Small
+) -> None:
     fitted_on_training_events(lambda split: small("tgt_bert4rec", split.train))
     caught(fitted_on_training_events, lambda split: small("tgt_bert4rec", split.graph))
 
 
-def test_p10_degrees_are_those_of_training_events() -> None:
+def test_p10_degrees_are_those_of_training_events(caught: Caught) -> None:
     def degrees_of(which: str) -> Callable[[Split], RecModel]:
         def make(split: Split) -> RecModel:
             model = SkipMarkov.from_graph(split.train)
@@ -228,7 +218,7 @@ def test_p10_degrees_are_those_of_training_events() -> None:
     caught(fitted_on_training_events, degrees_of("graph"))
 
 
-def test_p20_the_future_decides_nothing_about_training_events() -> None:
+def test_p20_the_future_decides_nothing_about_training_events(caught: Caught) -> None:
     """What is before a cut depends on nothing after it; a filter on all data makes it so."""
 
     def frequent(graph: TemporalRecGraph) -> TemporalRecGraph:
@@ -247,7 +237,7 @@ def test_p20_the_future_decides_nothing_about_training_events() -> None:
     caught(detector, frequent)
 
 
-def test_p21_no_number_comes_from_the_span_of_all_times() -> None:
+def test_p21_no_number_comes_from_the_span_of_all_times(caught: Caught, small: Small) -> None:
     class Scaled(SASRec):
         """Knows the first and the last second of what it was made from."""
 
@@ -263,13 +253,9 @@ def test_p21_no_number_comes_from_the_span_of_all_times() -> None:
         one, two = (make(g).state_dict() for g in (GRAPH, scramble_future(GRAPH, cut)))
         assert all(torch.equal(one[k], two[k]) for k in one)
 
-    def seeded(cls: type[RecModel], graph: TemporalRecGraph) -> RecModel:
-        torch.manual_seed(0)
-        return cls.from_graph(graph, **SMALL)
-
     half = GRAPH.num_events // 2
-    detector(lambda g: seeded(Scaled, g.before(half)))
-    caught(detector, lambda g: seeded(Scaled, g))
+    detector(lambda g: small(Scaled, g.before(half)))
+    caught(detector, lambda g: small(Scaled, g))
     # And none of the models of the library knows absolute times at all.
     split = leave_one_out(GRAPH)
     later = GRAPH.clone()
@@ -286,7 +272,7 @@ def test_p21_no_number_comes_from_the_span_of_all_times() -> None:
 # ---- P23, P24: weeks and caches ------------------------------------------------------------------
 
 
-def test_p23_a_week_ends_where_the_next_begins() -> None:
+def test_p23_a_week_ends_where_the_next_begins(caught: Caught) -> None:
     times = [MONDAY - 1, MONDAY, MONDAY + 7 * 86_400 - 1, MONDAY + 7 * 86_400]
     graph = TemporalRecGraph.from_pandas(
         pd.DataFrame({"user_id": 1, "item_id": [1, 2, 3, 4], "timestamp": times})
@@ -313,7 +299,7 @@ def test_p23_a_week_ends_where_the_next_begins() -> None:
     caught(detector, shifted(0, closed=1))  # weeks that hold the first second of the label week
 
 
-def test_p24_an_index_is_never_cached_in_a_graph() -> None:
+def test_p24_an_index_is_never_cached_in_a_graph(caught: Caught) -> None:
     def cached(graph: TemporalRecGraph) -> EventIndex:
         if "_index" not in graph["user"]:
             graph["user"]["_index"] = EventIndex(graph)

@@ -156,6 +156,44 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_weekly_interest_from_nothing_to_the_table(tmp_path: Path) -> None:
+    few = ["--link-epochs", "1", "--links-per-epoch", "512", "--epochs", "2", "--eval-every", "2"]
+    small = ["--hidden", "16", "--num-neighbors", "4", "2", "--weeks-of-history", "4"]
+    words = ["examples/weekly_interest.py", *few, *small, "--joint", "--out", tmp_path / "out"]
+    printed = ok(script(*words, "--record", tmp_path / "weekly.jsonl", cwd=tmp_path))
+    for name in ("popularity", "repeat last week", "SAGE + Transformer, joint", "oracle"):
+        assert name in printed
+    assert "SIMULATED" in printed
+    assert "s left in this part" in printed
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"user_event_interactions.csv", "top5.csv", "user.png"}
+    assert len((tmp_path / "out" / "top5.csv").read_text().splitlines()) == 1001
+    assert len((tmp_path / "weekly.jsonl").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--target-week", "12"], "week 12; the data hold week 1 to week 4"),
+        (["--user-column", "customr"], "did you mean user='customer'"),
+        (["--num-neighbors", "4", "0"], "with 0 a node would hear of nobody"),
+        (["--device", "nowhere"], "'device' 'nowhere' cannot be used here"),
+    ],
+)
+def test_weekly_interest_says_what_is_wrong(words: list[str], said: str, tmp_path: Path) -> None:
+    lines = [f"{u},{e},{w}" for w in (1, 2, 3, 4) for u in range(5) for e in range(6)]
+    (tmp_path / "sales.csv").write_text("\n".join(["customer,product,week", *lines]))
+    columns = {"--user-column": "customer", "--event-column": "product", "--week-column": "week"}
+    columns |= {words[0]: words[1]} if words[0] in columns else {}
+    rest = [] if words[0] in columns else words
+    named = [word for pair in columns.items() for word in pair]
+    done = script("examples/weekly_interest.py", "--csv", "sales.csv", *named, *rest, cwd=tmp_path)
+    assert done.returncode != 0
+    assert said in " ".join(done.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in done.stderr or "num-neighbors" in words[0]
+
+
 def test_examples_are_short_and_listed() -> None:
     listed = (ROOT / "examples" / "README.md").read_text()
     for path in (ROOT / "examples").glob("*.py"):

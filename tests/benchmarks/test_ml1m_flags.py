@@ -25,6 +25,7 @@ FLAGS = {
     "lr_decay", "accumulate", "clip", "windows", "precision",
     "d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob", "last_prob",
     "positions", "tgt_fusion_alpha", "tgt_learnable_fusion", "use_time", "use_graph",
+    "hidden_channels", "num_neighbors",
 }  # fmt: skip
 SEED_FLAGS = (
     "--models tgt_bert4rec --epochs 200 --patience 20 --eval_every 1 --d_model 64 --n_heads 2 "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
-import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -14,22 +14,12 @@ from tgrec.data import Split, Targets, TemporalRecGraph, global_time_split, leav
 from tgrec.testing import scramble_future, toy_graph
 
 Row = tuple[int, int, int, str]
+GraphOf = Callable[..., TemporalRecGraph]
 ROWS = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 6), st.integers(0, 8), st.sampled_from("ab")),
     min_size=3,
     max_size=50,
 )
-
-
-def graph_of(rows: list[Row], relations: bool = False, timed: bool = True) -> TemporalRecGraph:
-    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "kind"])
-    return TemporalRecGraph.from_pandas(
-        table,
-        time="timestamp" if timed else None,
-        relation="kind" if relations else None,
-        users=pd.DataFrame({"user_id": range(5)}),
-        items=pd.DataFrame({"item_id": range(7)}),
-    )
 
 
 def ids(graph: TemporalRecGraph) -> set[int]:
@@ -53,7 +43,9 @@ def log_of(rows: list[Row], timed: bool = True) -> list[tuple[int, int, int, int
 
 @given(ROWS, st.booleans(), st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_leave_one_out_by_brute_force(rows: list[Row], relations: bool, timed: bool) -> None:
+def test_leave_one_out_by_brute_force(
+    graph_of: GraphOf, rows: list[Row], relations: bool, timed: bool
+) -> None:
     by_user = defaultdict(list)
     for event in log_of(rows, timed):
         by_user[event[1]].append(event)
@@ -94,7 +86,7 @@ def test_leave_one_out_changes_neither_the_graph_nor_with_node_features() -> Non
     assert graph.to_pandas().equals(before)
 
 
-def test_too_short_users_are_explained() -> None:
+def test_too_short_users_are_explained(graph_of: GraphOf) -> None:
     with pytest.raises(ValueError, match=r"at least 3 events .*; the longest of 5 has 2"):
         leave_one_out(graph_of([(0, 0, 0, "a"), (0, 1, 0, "a"), (1, 0, 3, "a")]))
     empty = toy_graph().before(0)
@@ -108,7 +100,7 @@ def test_too_short_users_are_explained() -> None:
 @given(ROWS, st.booleans(), st.sampled_from([(0.1, 0.1), (0.2, 0.3), (0.25, 0.25), (0.4, 0.5)]))
 @settings(max_examples=200, deadline=None)
 def test_global_time_split_by_brute_force(
-    rows: list[Row], relations: bool, shares: tuple[float, float]
+    graph_of: GraphOf, rows: list[Row], relations: bool, shares: tuple[float, float]
 ) -> None:
     log = log_of(rows)
     times = [e[3] for e in log]
@@ -132,7 +124,7 @@ def test_global_time_split_by_brute_force(
     assert split.cold_is_miss
 
 
-def test_ties_at_the_boundary_go_to_one_side() -> None:
+def test_ties_at_the_boundary_go_to_one_side(graph_of: GraphOf) -> None:
     # Ten events; the cut at 0.8 falls into the middle of five events of second 7.
     times = [1, 2, 3, 4, 7, 7, 7, 7, 7, 9]
     graph = graph_of([(k % 5, k % 7, t, "a") for k, t in enumerate(times)])
@@ -159,7 +151,7 @@ def test_bad_shares_are_explained(val: float, test: float, message: str) -> None
         global_time_split(toy_graph(), val, test)
 
 
-def test_time_split_needs_times_and_events() -> None:
+def test_time_split_needs_times_and_events(graph_of: GraphOf) -> None:
     with pytest.raises(ValueError, match="needs event times, and this graph has only an order"):
         global_time_split(graph_of([(0, 0, 0, "a")] * 3, timed=False))
     with pytest.raises(ValueError, match=r"at least 3 events \(got 2\)"):
@@ -185,7 +177,9 @@ def both(graph: TemporalRecGraph) -> list[Split]:
 
 @given(ROWS, st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_parts_never_overlap_and_follow_each_other(rows: list[Row], relations: bool) -> None:
+def test_parts_never_overlap_and_follow_each_other(
+    graph_of: GraphOf, rows: list[Row], relations: bool
+) -> None:
     graph = graph_of(rows, relations)
     splits = both(graph)
     assume(splits)
@@ -213,14 +207,14 @@ def test_parts_never_overlap_and_follow_each_other(rows: list[Row], relations: b
 
 @given(ROWS)
 @settings(max_examples=40, deadline=None)
-def test_a_split_is_a_function_of_its_graph(rows: list[Row]) -> None:
+def test_a_split_is_a_function_of_its_graph(graph_of: GraphOf, rows: list[Row]) -> None:
     for one, two in zip(both(graph_of(rows)), both(graph_of(rows)), strict=True):
         assert rows_of(one.test) == rows_of(two.test)
         assert rows_of(one.val) == rows_of(two.val)
         assert ids(one.train) == ids(two.train)
 
 
-def test_train_of_a_time_split_knows_nothing_of_the_future() -> None:
+def test_train_of_a_time_split_knows_nothing_of_the_future(graph_of: GraphOf) -> None:
     graph = graph_of([(k % 5, k % 7, k, "a") for k in range(40)])
     split = global_time_split(graph, 0.2, 0.2)
     cut = max(ids(split.train)) + 1

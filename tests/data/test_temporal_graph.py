@@ -15,6 +15,7 @@ from tgrec.testing import toy_graph
 from tgrec.testing.toy import MONDAY
 
 Row = tuple[int, int, int, str]
+GraphOf = Callable[..., TemporalRecGraph]
 # Few users, items and seconds, so that almost everything ties with something.
 ROWS = st.lists(
     st.tuples(
@@ -23,17 +24,6 @@ ROWS = st.lists(
     min_size=1,
     max_size=30,
 )
-
-
-def graph_of(rows: list[Row], relations: bool = False, timed: bool = True) -> TemporalRecGraph:
-    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "kind"])
-    return TemporalRecGraph.from_pandas(
-        table,
-        time="timestamp" if timed else None,
-        relation="kind" if relations else None,
-        users=pd.DataFrame({"user_id": range(5)}),
-        items=pd.DataFrame({"item_id": range(5)}),
-    )
 
 
 def events(graph: TemporalRecGraph) -> list[tuple[int, int, int, int, str]]:
@@ -51,7 +41,9 @@ def events(graph: TemporalRecGraph) -> list[tuple[int, int, int, int, str]]:
 
 @given(ROWS)
 @settings(max_examples=200, deadline=None)
-def test_events_are_sorted_by_time_and_ties_keep_the_input_order(rows: list[Row]) -> None:
+def test_events_are_sorted_by_time_and_ties_keep_the_input_order(
+    graph_of: GraphOf, rows: list[Row]
+) -> None:
     in_order = sorted(rows, key=lambda row: row[2])  # Python's sort is stable
     graph = graph_of(rows, relations=True)
     assert graph.validate()
@@ -62,7 +54,7 @@ def test_events_are_sorted_by_time_and_ties_keep_the_input_order(rows: list[Row]
 
 @given(ROWS)
 @settings(max_examples=50, deadline=None)
-def test_without_times_the_rows_are_the_order(rows: list[Row]) -> None:
+def test_without_times_the_rows_are_the_order(graph_of: GraphOf, rows: list[Row]) -> None:
     graph = graph_of(rows, timed=False)
     edges = graph["user", "interacts", "item"].edge_index
     assert edges.tolist() == [[r[0] for r in rows], [r[1] for r in rows]]
@@ -95,7 +87,9 @@ def test_default_relation_says_whether_there_are_ratings() -> None:
 
 @given(ROWS, st.integers(-2, 33), st.integers(-2, 33), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_slices_are_half_open(rows: list[Row], a: int, b: int, relations: bool) -> None:
+def test_slices_are_half_open(
+    graph_of: GraphOf, rows: list[Row], a: int, b: int, relations: bool
+) -> None:
     graph = graph_of(rows, relations)
     lo, hi = min(a, b), max(a, b)
     everything = events(graph)
@@ -108,7 +102,9 @@ def test_slices_are_half_open(rows: list[Row], a: int, b: int, relations: bool) 
 
 @given(ROWS, st.integers(-1, 5), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_cut_of_a_moment_is_strict(rows: list[Row], moment: int, relations: bool) -> None:
+def test_cut_of_a_moment_is_strict(
+    graph_of: GraphOf, rows: list[Row], moment: int, relations: bool
+) -> None:
     graph = graph_of(rows, relations)
     cut = graph.event_id_at(moment)
     assert cut == sum(1 for row in rows if row[2] < moment)
@@ -186,7 +182,7 @@ def test_weeks_start_on_monday_utc_and_may_be_empty() -> None:
     assert [w.time_start for w in weeks] == [MONDAY + (k - 1) * 7 * 86_400 for k in range(4)]
 
 
-def test_snapshots_need_times_and_a_period() -> None:
+def test_snapshots_need_times_and_a_period(graph_of: GraphOf) -> None:
     graph = toy_graph()
     with pytest.raises(ValueError, match=r"'freq' needs to be a pandas period alias.*'fortnight'"):
         next(graph.snapshots("fortnight"))
@@ -203,7 +199,9 @@ def test_snapshots_need_times_and_a_period() -> None:
 
 @given(ROWS, st.data())
 @settings(max_examples=60, deadline=None)
-def test_select_events_keeps_the_marked_ones(rows: list[Row], data: st.DataObject) -> None:
+def test_select_events_keeps_the_marked_ones(
+    graph_of: GraphOf, rows: list[Row], data: st.DataObject
+) -> None:
     graph = graph_of(rows, relations=True)
     kind = data.draw(st.sampled_from(graph.interaction_types))
     size = graph[kind].event_id.numel()
@@ -215,7 +213,7 @@ def test_select_events_keeps_the_marked_ones(rows: list[Row], data: st.DataObjec
     assert part.validate()
 
 
-def test_select_events_explains_itself() -> None:
+def test_select_events_explains_itself(graph_of: GraphOf) -> None:
     graph = toy_graph()
     with pytest.raises(ValueError, match=r"'mask' needs to be bool of shape \[12\].*shape \[3\]"):
         graph.select_events(torch.ones(3, dtype=torch.bool))
@@ -230,9 +228,11 @@ def test_select_events_explains_itself() -> None:
 
 @given(ROWS, st.integers(0, 30), st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_drop_isolated_keeps_what_has_events(rows: list[Row], cut: int, relations: bool) -> None:
+def test_drop_isolated_keeps_what_has_events(
+    graph_of: GraphOf, rows: list[Row], cut: int, relations: bool
+) -> None:
     graph = graph_of(rows, relations).before(cut)
-    graph["item"].price = torch.arange(5) * 1.5
+    graph["item"].price = torch.arange(7) * 1.5
     small = graph.drop_isolated()
     for side, row in (("user", 1), ("item", 2)):
         met = sorted({e[row] for e in events(graph)})
@@ -283,6 +283,12 @@ def test_raw_ids_round_trip(ids: list[int] | list[str]) -> None:
     assert listed == sorted(set(ids))  # ascending raw id is the order of the nodes
     index = graph.index_of("user", ids)
     assert [listed[k] for k in index.tolist()] == ids
+
+
+def test_ids_that_end_with_nul_are_not_those_without() -> None:
+    table = pd.DataFrame({"user_id": ["a\x00", "a"], "item_id": [1, 2], "timestamp": [3, 4]})
+    graph = TemporalRecGraph.from_pandas(table)
+    assert graph.index_of("user", ["a", "a\x00", "a"]).tolist() == [0, 1, 0]
 
 
 def test_index_of_takes_lists_arrays_and_tensors() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tgrec.data.random import uniform64
-from tgrec.metrics import candidate_ranks, pairs_of, sampled_negatives, target_ranks
+from tgrec.metrics import candidate_ranks, candidates, pairs_of, sampled_negatives, target_ranks
 
 NOTHING = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
 HALF = torch.full((1, 9), 0.5, dtype=torch.float64)
@@ -96,6 +96,51 @@ def test_the_internal_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = sampled_negatives(draws, 10, pairs)
     monkeypatch.setattr("tgrec.metrics.candidates._CHUNK", 90)  # two rows at a time
     assert torch.equal(sampled_negatives(draws, 10, pairs), whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 12),
+    st.integers(0, 1500),
+    st.sampled_from(["uniform", "counts", "mostly zero", "one dominates", "whole range"]),
+    st.integers(0, 10**6),
+)
+def test_looking_at_few_items_first_draws_the_same(
+    num_rows: int, k: int, count: int, kind: str, seed: int
+) -> None:
+    items = 150
+    g = torch.Generator().manual_seed(seed)
+    noise = torch.rand(items, generator=g, dtype=torch.float64)
+    weight = {
+        "uniform": None,
+        "counts": (1 / noise).long(),
+        "mostly zero": torch.where(noise < 0.4, noise, 0.0),
+        "one dominates": torch.where(noise == noise.max(), 1e12, noise),
+        "whole range": 10 ** (600 * noise - 300),
+    }[kind]
+    # Up to all of a row's items are left out, so that many rows have too few small keys.
+    pairs = random_pairs(seed, num_rows, items, count)
+    draws = draws_for(torch.arange(num_rows), items, seed)
+    few = sampled_negatives(draws, k, pairs, weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "_small", lambda *args: None)
+        assert torch.equal(few, sampled_negatives(draws, k, pairs, weight))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_rows_need_all_of_their_items(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, real = [0, 0], candidates._first
+
+    def spy(draws: Tensor, allowed: Tensor, kept: int, rate: Any, small: Any) -> Tensor:
+        rows[small is None] += len(draws)
+        return real(draws, allowed, kept, rate, small)
+
+    monkeypatch.setattr(candidates, "_first", spy)
+    weight = 1 / torch.arange(1, 2001) if weighted else None
+    sampled_negatives(draws_for(torch.arange(200), 2000), 100, NOTHING, weight)
+    assert rows[0] == 200
+    assert rows[1] < 4
 
 
 def test_a_smaller_draw_is_the_beginning_of_a_larger_one() -> None:

@@ -144,6 +144,28 @@ def test_weights_cut_short_anywhere_are_refused(saved: Path) -> None:
         refused(saved, f"{WEIGHTS} does not hold the weights .*copy both files anew")
 
 
+def test_a_flipped_byte_anywhere_in_the_weights_is_refused(saved: Path) -> None:
+    path = saved / WEIGHTS
+    content = path.read_bytes()
+    header = int.from_bytes(content[:8], "little")
+    end = len(content[: 8 + header].rstrip())  # spaces fill the header up
+    for place in [*range(8), *range(8, end, 3), *range(8 + header, len(content), 331)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        refused(saved, f"{WEIGHTS} does not hold the weights .*copy both files anew")
+    damaged[:] = content
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    refused(saved, "its content does not match its checksum")
+
+
+def test_weights_of_a_version_without_checksums_load(saved: Path, split: Split) -> None:
+    expected = scores(load_model(saved, MODELS), split)
+    save_file(load_file(saved / WEIGHTS), saved / WEIGHTS)
+    assert torch.equal(scores(load_model(saved, MODELS), split), expected)
+
+
 @pytest.mark.parametrize("change", ["drop", "add"])
 def test_missing_and_foreign_tensors_are_named(change: str, saved: Path) -> None:
     tensors = load_file(saved / WEIGHTS)

@@ -9,7 +9,7 @@ import torch
 
 from tgrec.data import RecBatch, Sampling, Split, Targets, leave_one_out
 from tgrec.loader import SeedLoader, Track, training_seeds
-from tgrec.models import GapMarkov, Popularity, RecModel, SkipMarkov
+from tgrec.models import GapMarkov, Popularity, RecModel, SkipMarkov, TGTBERT4Rec
 from tgrec.models.markov import GAPS
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph, toy_graph
@@ -198,3 +198,17 @@ def test_scores_of_an_empty_past_are_zero() -> None:
 def test_bad_catalogue_is_explained(num_items: int) -> None:
     with pytest.raises(ValueError, match=r"'num_items' needs to be a positive integer \(got"):
         Popularity(num_items)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [SkipMarkov(ITEMS, (7,)), GapMarkov(ITEMS, (7, 9)), TGTBERT4Rec(ITEMS, num_edges=(7, 9))],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_model_whose_counts_never_came_says_so(model: RecModel) -> None:
+    split = leave_one_out(noise_graph(num_items=ITEMS))
+    batch = SeedLoader(EventIndex(split.graph), model.sampling).batch(split.test)
+    with pytest.raises(
+        RuntimeError, match="'num_edges' announced . counts, .* holds 0: .*from_graph"
+    ):
+        model.score(batch)

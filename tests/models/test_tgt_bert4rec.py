@@ -91,7 +91,9 @@ def test_alpha_zero_is_the_tgt_branch_to_the_bit() -> None:
     assert batch.history is not None
     hidden = full.tgt_hidden(batch.history, None)
     assert torch.equal(hidden, alone.tgt_hidden(batch.history, None))
-    assert torch.equal(alone.encode_user(batch), hidden[:, -1])
+    last = full.tgt_hidden(batch.history, None, last=True)
+    assert torch.equal(alone.encode_user(batch), last)
+    torch.testing.assert_close(last, hidden[:, -1], rtol=0, atol=1e-6)
 
 
 @torch.no_grad()

@@ -107,6 +107,33 @@ def test_gap_attention_matches_autograd(causal: bool, dtype: torch.dtype) -> Non
     _close(_grads(got, leaves + tables), _grads(want, exact), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("asked", [1, 4, L])
+@pytest.mark.parametrize("causal", [False, True])
+def test_queries_of_the_last_positions_get_their_rows_of_the_whole(
+    asked: int, causal: bool
+) -> None:
+    q, k, v = _qkv()
+    tables = [torch.linspace(-1, 1, H * n, dtype=torch.float64).view(H, n) for n in (U, 6)]
+    leaves = [q, k, v, *(t.requires_grad_() for t in tables)]
+    pairs = gap_pairs(_times(), _times(), MASK, U, causal=causal)
+    last = slice(L - asked, L)
+
+    def same(part: Tensor, whole: Tensor, leaves: list[Tensor]) -> None:
+        _close([part], [whole], 1e-12)
+        _close(_grads(part, leaves), _grads(whole, leaves), 1e-12)
+
+    for mask in (MASK, None):
+        for attend in (padded_attention, _on_cuda):
+            whole = attend(q, k, v, mask, causal=causal)[:, :, last]
+            same(attend(q[:, :, last], k, v, mask, causal=causal), whole, leaves[:3])
+    whole = gap_attention(q, k, v, pairs, *tables)[:, :, last]
+    same(gap_attention(q[:, :, last], k, v, pairs[:, last], *tables), whole, leaves)
+
+
+def _on_cuda(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    return attention._sdpa(q, k, v, mask, causal, 0.0)
+
+
 def test_double_passes_gradcheck() -> None:
     g = torch.Generator().manual_seed(2)
     leaves = [
@@ -278,8 +305,11 @@ def test_bad_arguments_are_named() -> None:
         padded_attention(q, k, v, MASK[:, 1:])
     with pytest.raises(ValueError, match="dropout_p"):
         padded_attention(q, k, v, MASK, dropout_p=1.0)
-    with pytest.raises(ValueError, match="all alike"):
-        padded_attention(q, k[:1], v, MASK)
+    for wrong in ((q, k[:1], v), (q, k, v[:, :, 1:]), (q[:, :1], k, v), (q[..., 1:], k, v)):
+        with pytest.raises(ValueError, match="k and v must be"):
+            padded_attention(*wrong, MASK)
+    with pytest.raises(ValueError, match="M <= L, got"):
+        padded_attention(q, k[:, :, 1:], v[:, :, 1:], MASK[:, 1:])
     with pytest.raises(ValueError, match="pairs"):
         gap_attention(q, k, v, pairs.long(), torch.zeros(H, U))
     with pytest.raises(ValueError, match="table"):

@@ -126,6 +126,25 @@ def test_a_table_filled_by_loading_reads_what_was_loaded() -> None:
         assert torch.equal(loaded(item, kind, weight), table(item, kind, weight))
 
 
+def test_a_table_that_was_never_filled_says_so() -> None:
+    empty = TransitionTable(5, 2, num_edges=7)
+    item, kind, weight = reads(4, 2, 5)
+    message = "'num_edges' announced 7 counts, and the TransitionTable holds 0: .*from_graph"
+    with pytest.raises(RuntimeError, match=message):
+        empty(item, kind, weight)
+    with pytest.raises(RuntimeError, match=message):
+        empty.leaving_out(item, kind, weight, item[:, 0], weight, kind)
+    # None announced, none missed.
+    assert TransitionTable(5, 2, num_edges=0)(item, kind, weight).abs().sum() == 0
+    # What has been looked at once is looked at again after loading.
+    counts, occurrences = random_counts(3, 2, 5)
+    table = TransitionTable.fill(edges_of(counts), occurrences)
+    table(item, kind, weight)
+    table.load_state_dict(TransitionTable(5, 2, table.target.numel()).state_dict())
+    with pytest.raises(RuntimeError, match="holds 0"):
+        table(item, kind, weight)
+
+
 def test_autocast_does_not_reach_the_counts() -> None:
     counts, occurrences = random_counts(3, 2, 5)
     table = TransitionTable.fill(edges_of(counts), occurrences)

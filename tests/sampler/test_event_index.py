@@ -79,6 +79,29 @@ def test_past_ends_right_before_the_cut(rows: list[Row], seeds: list[tuple[int, 
         assert index.by_user.log[a:b].tolist() == wanted
 
 
+@given(ROWS, st.integers(1, 3), st.integers(0, 50))
+@settings(max_examples=60, deadline=None)
+def test_many_questions_at_once_have_the_same_answers(
+    rows: list[Row], step: int, first: int
+) -> None:
+    """Hundreds are answered in another way than a few."""
+    graph = graph_of(rows)
+    for kind in graph.interaction_types:  # ids with gaps, and not from 0
+        graph[kind].event_id = graph[kind].event_id * step + first
+    index = EventIndex(graph)
+    node = torch.arange(7).repeat(100)
+    cut = torch.arange(100).repeat_interleave(7) * (index.end + 6) // 100 - 2
+    for events, size in ((index.by_user, 7), (index.by_item, 6)):
+        start, stop = events.past(node.clamp(max=size - 1), cut)
+        for n, c, a, b in zip(
+            node.tolist(), cut.tolist(), start.tolist(), stop.tolist(), strict=True
+        ):
+            n = min(n, size - 1)
+            assert a == int(events.ptr[n])
+            ids = index.event_id[events.log[a : int(events.ptr[n + 1])]]
+            assert b - a == int((ids < c).sum())
+
+
 @given(ROWS, st.lists(st.tuples(st.integers(0, 6), CUTS), max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_past_items_are_all_items_of_the_past(
@@ -172,6 +195,15 @@ def test_graphs_that_cannot_be_indexed() -> None:
         ValueError, match=r"'event_id' is not strictly increasing; see graph.validate\(\)"
     ):
         EventIndex(twisted)
+    # Merging two kinds could mend the order of one, but edges are named by their positions.
+    for ids in ([5, 3], [3, 5]):
+        two = toy_graph()
+        two["user", "buys", "item"].edge_index = torch.tensor([[0, 1], [1, 2]])
+        two["user", "buys", "item"].event_id = torch.tensor(ids)
+        two["user", "buys", "item"].time = torch.tensor([0, 0])
+        message = "'event_id' is not unique" if ids == [3, 5] else "is not strictly increasing"
+        with pytest.raises(ValueError, match=message):
+            EventIndex(two)
     far = toy_graph()
     far["user", "rates", "item"].event_id += 2**61
     with pytest.raises(ValueError, match=r"more than 2\*\*63 \(node, event\) pairs"):

@@ -309,6 +309,31 @@ def test_a_product_that_autocast_rounds_is_made_again() -> None:
     assert torch.equal(exact.ranks["full"], rounded.ranks["full"])
 
 
+def test_amp_runs_the_model_in_bfloat16_and_the_ranking_in_float32() -> None:
+    class Precise(SASRec):
+        seen: list[bool] = []
+
+        def score(self, batch: RecBatch) -> Tensor:
+            self.seen.append(torch.is_autocast_enabled("cpu"))
+            return super().score(batch)
+
+    split = random_split(0)
+    torch.manual_seed(0)
+    model = Precise(ITEMS, d_model=64, n_blocks=2, d_ff=64, max_len=6)
+    exact = evaluate(model, split, split.test)
+    assert not any(Precise.seen)
+    Precise.seen.clear()
+    rounded = evaluate(model, split, split.test, amp=True)
+    assert all(Precise.seen)
+    for name in exact.ranks:
+        assert ((exact.ranks[name] - rounded.ranks[name]).abs() <= 1).all()  # close scores swap
+    assert not torch.is_autocast_enabled("cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # what the caller has set stays
+        Precise.seen.clear()
+        evaluate(model, split, split.test)
+        assert all(Precise.seen)
+
+
 def test_the_model_and_the_gradients_are_left_alone() -> None:
     split = random_split(0)
     model = SASRec(ITEMS, d_model=8, n_blocks=1, d_ff=8, max_len=6, dropout=0.5)

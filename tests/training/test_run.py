@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from tgrec.data import Split
+from tgrec.data import RecBatch, Split
 from tgrec.metrics import group_summaries, summarize
-from tgrec.models import MODELS, load_model
+from tgrec.models import MODELS, SASRec, load_model
 from tgrec.models.io import CONFIG as MODEL_CONFIG
 from tgrec.training import (
     NotFiniteError,
@@ -49,6 +49,37 @@ def finished(tmp_path: Path, task: Task, settings: TrainSettings, make: Make) ->
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+class Precise(SASRec):
+    """Notes for each batch that it trains on or scores whether products are in bfloat16."""
+
+    heard: dict[bool, set[bool]]
+
+    def _note(self, training: bool) -> None:
+        self.heard.setdefault(training, set()).add(torch.is_autocast_enabled("cpu"))
+
+    def loss_terms(self, batch: RecBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        self._note(True)
+        return super().loss_terms(batch)
+
+    def score(self, batch: RecBatch) -> torch.Tensor:
+        self._note(False)
+        return super().score(batch)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("train", [True, False])
+def test_the_test_is_measured_in_fp32_whatever_training_and_validation_run_in(
+    precision: Any, train: bool, task: Task, settings: TrainSettings, tmp_path: Path
+) -> None:
+    model = Precise.from_graph(task.split.train, d_model=16, d_ff=16, max_len=8)
+    model.heard = {}
+    settings = replace(settings, precision=precision, epochs=1)
+    run("precise", model, task, settings, tmp_path, train=train, show=False)
+    # Training hears only its own precision; outside of it validation does too, the test is exact.
+    own = precision == "bf16"
+    assert model.heard == ({True: {own}, False: {own, False}} if train else {False: {False}})
 
 
 # ---- what a run leaves ------------------------------------------------------------------------

@@ -5,10 +5,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgrec.training import TrainSettings
+from tgrec.training import TrainSettings, autocast
 
 
 def rates(total: int, **kwargs: Any) -> list[float]:
@@ -47,7 +48,8 @@ def test_the_rate_stays_in_its_bounds(total: int, warmup: int, decay: Any) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[(n, v) for n in ("epochs", "patience", "eval_every", "batch_size", "accumulate")
+        *[(n, v) for n in ("epochs", "patience", "eval_every", "batch_size", "accumulate",
+                           "events_at_once")
           for v in (0, -3, 1.5, True, "8")],
         *[("lr", v) for v in (0, -1e-3, math.nan, math.inf)],
         *[(n, v) for n in ("weight_decay", "clip", "warmup_steps") for v in (-1, math.nan)],
@@ -65,6 +67,18 @@ def test_a_bad_value_is_named_with_what_is_wanted(name: str, value: Any) -> None
     assert str(value) in str(caught.value)
     with pytest.raises(ValueError, match=f"'{name}' needs to be"):
         replace(TrainSettings(), **{name: value})
+
+
+def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert TrainSettings().amp == native
+        assert TrainSettings(precision="bf16").amp
+        assert not TrainSettings(precision="fp32").amp
+    assert TrainSettings(device="cuda").amp
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        with autocast(TrainSettings(precision=precision)):  # type: ignore[arg-type]
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_the_defaults_are_the_ones_of_the_seed() -> None:

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert4rec": ("bert4rec", {"batch_size": 15}),
     "tgt_bert4rec": ("tgt_bert4rec", {"batch_size": 16, "weight_decay": 0.1}),
     "accumulated": ("tgt_bert4rec", {"batch_size": 7, "accumulate": 2}),
+    "parts": ("tgt_bert4rec", {"batch_size": 16, "events_at_once": 40}),
 }
 
 

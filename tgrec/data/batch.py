@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from torch_geometric.data import HeteroData
 
 T = TypeVar("T", "History", "RecBatch", "Targets")
+Strategy = Literal["last", "uniform"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def _to(value: T, device: torch.device | str) -> T:
@@ -17,6 +21,9 @@ def _to(value: T, device: torch.device | str) -> T:
         for f in fields(value)
         if isinstance(v := getattr(value, f.name), Tensor | History)
     }
+    graph = getattr(value, "graph", None)
+    if graph is not None:
+        moved["graph"] = copy.copy(graph).to(device)  # PyG moves in place
     return replace(value, **moved)
 
 
@@ -61,10 +68,13 @@ class RecBatch:
         item_time: ``[B]`` int64 Unix seconds of the targets, part of the answer: None when
             scoring, and only for leaving a training event out of counts that contain it.
         query_time: ``[B, L + 1]`` int64 Unix seconds (T2): entry j is when the event after the
-            first j positions of the row is asked for, the last entry is the seed's own question.
+            first j positions of the row is asked for, the last entry is the seed's own question;
+            ``[B, 1]`` for models that read no history.
         key: ``[B]`` int64, a hash of (seed, epoch, event): the key of every random draw made for
             this seed while training, so that draws depend on neither batch nor device. None when
             scoring: scores are deterministic.
+        graph: The sampled neighbourhoods of the users, as a PyG batch with the users of the seeds
+            first (see :class:`tgrec.loader.NeighborhoodReader`).
     """
 
     user: Tensor
@@ -73,6 +83,7 @@ class RecBatch:
     item_time: Tensor | None = None
     query_time: Tensor | None = None
     key: Tensor | None = None
+    graph: HeteroData | None = None
 
     def to(self, device: torch.device | str) -> RecBatch:
         """The same batch on another device."""
@@ -81,15 +92,25 @@ class RecBatch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a model needs in a batch: ``Sampling(max_len=200)`` asks for histories.
+    """What a model needs in a batch.
+
+    ``Sampling(max_len=200)`` asks for histories, ``Sampling(num_neighbors=(20, 5))`` for sampled
+    neighbourhoods.
 
     Args:
         max_len: Events of history per seed; None for models that read no history.
-        num_neighbors: Fan-out per hop for models that read a sampled neighbourhood.
+        num_neighbors: Edges per node in each hop, -1 for all of them: the items of the user, the
+            users of these items and so on. None for models that read no neighbourhood.
+        train_strategy: Which edges while training: ``last`` the newest, ``uniform`` any. Scores
+            are always computed from the newest, so that they are deterministic.
+        seeds_per_user: Training examples that a model without histories takes of each user in an
+            epoch, other ones every epoch; None takes all events.
     """
 
     max_len: int | None = None
     num_neighbors: tuple[int, ...] | None = None
+    train_strategy: Strategy = "last"
+    seeds_per_user: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_len is not None and (isinstance(self.max_len, bool) or self.max_len < 1):
@@ -97,6 +118,26 @@ class Sampling:
                 f"'max_len' needs to be a positive integer (got {self.max_len}); it is the number "
                 f"of past events that a model reads"
             )
+        hops = self.num_neighbors
+        if hops is not None and not (hops and all(k == -1 or _is_count(k) for k in hops)):
+            raise ValueError(
+                f"'num_neighbors' needs one positive integer per hop, or -1 for all edges (got "
+                f"{hops})"
+            )
+        if self.train_strategy not in STRATEGIES:
+            raise ValueError(
+                f"'train_strategy' needs to be one of {list(STRATEGIES)} (got "
+                f"{self.train_strategy!r})"
+            )
+        if self.seeds_per_user is not None and not _is_count(self.seeds_per_user):
+            raise ValueError(
+                f"'seeds_per_user' needs to be a positive integer, or None for all events (got "
+                f"{self.seeds_per_user})"
+            )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,18 @@ def uniform64(*keys: Tensor | int) -> Tensor:
     Raises:
         TypeError: As in :func:`hash_keys`.
     """
-    return (_shift_right(hash_keys(*keys), 12).to(torch.float64) + 0.5) * 2.0**-52
+    return _shift_right(hash_keys(*keys), 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
+
+
+def below(bits: Tensor, bound: Tensor | int) -> Tensor:
+    """Draws from ``0..bound-1`` made of 64 random bits, in integers and so alike on every device.
+
+    Args:
+        bits: int64, from :func:`hash_keys`.
+        bound: ints below 2^31, broadcast against ``bits``; the result is 0 where a bound is 0.
+    """
+    # The upper 32 bits as a fraction of 2^32; with a bound below 2^31 nothing overflows.
+    return _shift_right(bits, 32) * bound >> 32
 
 
 def permutation(size: int, *keys: int) -> Tensor:
@@ -78,11 +89,12 @@ def permutation(size: int, *keys: int) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
+    """In place: ``z`` is a temporary, and evaluation hashes every user with every item."""
+    z.bitwise_xor_(_shift_right(z, 30)).mul_(_MIX_1)
+    z.bitwise_xor_(_shift_right(z, 27)).mul_(_MIX_2)
+    return z.bitwise_xor_(_shift_right(z, 31))
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
     """Logical shift; ``>>`` on int64 would copy the sign bit in."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)

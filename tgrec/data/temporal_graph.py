@@ -182,26 +182,9 @@ class TemporalRecGraph(HeteroData):
             One view per period from the first event to the last, empty periods included, with
             ``time_start`` and ``time_end`` (Unix s, half-open) as graph-level attributes.
         """
-        self._require_whole("snapshots")
-        self._require_time("snapshots")
-        if self.num_events == 0:
-            return
-        times = [self[t].time for t in self.interaction_types if self[t].time.numel()]
-        first, last = min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
-        try:
-            stamps = pd.to_datetime([first, last], unit="s")
-            periods = pd.period_range(stamps[0], stamps[1], freq=freq)
-        except (ValueError, AttributeError) as error:
-            raise ValueError(
-                f"'freq' needs to be a pandas period alias such as 'D', 'W' or 'M' (got {freq!r})"
-            ) from error
-        epoch = pd.Timestamp(0)
-        bounds = [(p.start_time - epoch) // pd.Timedelta(1, "s") for p in periods]
-        bounds.append(((periods[-1] + 1).start_time - epoch) // pd.Timedelta(1, "s"))
-        for start, end in zip(bounds, bounds[1:], strict=False):
-            view = self.between(self.event_id_at(start), self.event_id_at(end))
-            view.time_start, view.time_end = int(start), int(end)
-            yield view
+        from tgrec.data.snapshots import snapshots
+
+        return snapshots(self, freq)
 
     def select_events(self, mask: Tensor, relation: str | None = None) -> TemporalRecGraph:
         """The events where ``mask`` is True.
@@ -229,28 +212,17 @@ class TemporalRecGraph(HeteroData):
 
     def drop_isolated(self) -> TemporalRecGraph:
         """Leaves out users and items without events and numbers the others anew, in order."""
-        self._require_whole("drop_isolated")
-        out = TemporalRecGraph()
-        new_index: dict[str, Tensor] = {}
-        for row, node_type in enumerate(("user", "item")):
-            seen = torch.zeros(int(self[node_type].num_nodes or 0), dtype=torch.bool)
-            for edge_type in self.interaction_types:
-                seen[self[edge_type].edge_index[row].cpu()] = True
-            keep = seen.nonzero().view(-1)
-            if "raw_id" not in self[node_type] and "raw_id_bytes" not in self[node_type]:
-                out[node_type].raw_id = keep  # the numbers that the nodes had so far
-            index = torch.full((seen.numel(),), -1)
-            index[keep] = torch.arange(keep.numel())
-            new_index[node_type] = index
-            self._copy_nodes(out, node_type, keep)
-        for edge_type in self.interaction_types:
-            for key, value in self[edge_type].items():
-                out[edge_type][key] = value
-            edges = self[edge_type].edge_index
-            user, item = edges.cpu()
-            renumbered = torch.stack([new_index["user"][user], new_index["item"][item]])
-            out[edge_type].edge_index = renumbered.to(edges.device)
-        return out
+        from tgrec.data.subgraph import drop_isolated
+
+        return drop_isolated(self)
+
+    def ego(
+        self, user: Any, hops: int = 1, cut: int | None = None, max_events: int | None = None
+    ) -> TemporalRecGraph:
+        """The neighbourhood of one user (a raw id); see :func:`tgrec.data.ego.ego`."""
+        from tgrec.data.ego import ego
+
+        return ego(self, user, hops, cut, max_events)
 
     # ---- raw ids and titles -----------------------------------------------------------------
 
@@ -272,6 +244,8 @@ class TemporalRecGraph(HeteroData):
         """
         known = self.raw_ids(node_type)
         wanted = raw_ids.cpu().numpy() if isinstance(raw_ids, Tensor) else np.asarray(raw_ids)
+        if wanted.dtype.kind == "U":  # strings of fixed width lose the NULs at their end
+            wanted = np.asarray(raw_ids, dtype=object)
         wanted = np.atleast_1d(wanted)
         values = (
             known.cpu().numpy() if isinstance(known, Tensor) else np.asarray(known, dtype=object)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from tgrec.data import RecBatch, Sampling, Targets
-from tgrec.data.random import hash_keys, permutation, uniform
+from tgrec.data.random import hash_keys, permutation, uniform, uniform64
+from tgrec.loader.neighborhood import NeighborhoodReader
 from tgrec.loader.tracks import Track, query_times
 from tgrec.sampler import EventIndex, HistorySampler
 
@@ -19,7 +21,11 @@ WINDOWS = ("last", "all", "random")
 
 
 def training_seeds(
-    index: EventIndex, max_len: int | None, windows: str = "last", key: int = 0
+    index: EventIndex,
+    max_len: int | None,
+    windows: str = "last",
+    key: int = 0,
+    seeds_per_user: int | None = None,
 ) -> Targets:
     """The events whose pasts are the training examples.
 
@@ -27,12 +33,15 @@ def training_seeds(
 
     Args:
         index: Over training events only.
-        max_len: Length of a window; None (models that read no history) makes every event a seed.
+        max_len: Length of a window; None (models that read no history) makes every event a seed,
+            or ``seeds_per_user`` of them.
         windows: ``last``: one window per user, the last ``max_len`` events before the last one.
             ``all``: windows side by side over the whole history, so that no event of a long
             history is left out. ``random``: one window per user that ends at the last event in
             half of the cases and anywhere in the others, so that what stands last varies.
-        key: Of the draw of ``random`` windows, another one every epoch.
+        key: Of the draw of ``random`` windows and of ``seeds_per_user``, another one every epoch.
+        seeds_per_user: Without ``max_len``: so many events of each user, each set equally likely;
+            all where a user has no more. See :attr:`tgrec.data.Sampling.seeds_per_user`.
 
     Returns:
         :class:`Targets` of the seeds; users with fewer than two events have none.
@@ -47,6 +56,8 @@ def training_seeds(
     has_past = place > start[user]
     if max_len is None:
         chosen = has_past.nonzero().view(-1)
+        if seeds_per_user is not None:
+            chosen = chosen[_some_per_user(user[chosen], seeds_per_user, key)]
     elif windows == "last":
         chosen = (has_past & (back == 0)).nonzero().view(-1)
     elif windows == "all":
@@ -59,6 +70,20 @@ def training_seeds(
         chosen = start[users] + 1 + drawn
     log = events.log[chosen]
     return Targets(index.user[log], index.event_id[log], index.item[log], index.time[log])
+
+
+def _some_per_user(user: Tensor, count: int, key: int) -> Tensor:
+    """``count`` positions of each user in ascending ``user``, drawn at random, in ascending order.
+
+    The draws of a user are those of its own positions, whoever the other users are.
+    """
+    size = torch.bincount(user)
+    first = size.cumsum(0) - size
+    place = torch.arange(user.numel(), device=user.device)
+    draw = uniform64(key, user, place - first[user])
+    order = torch.argsort(draw, stable=True)
+    order = order[torch.argsort(user[order], stable=True)]  # user by user, each in random order
+    return order[place - first[user] < count].sort().values
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,11 @@ class SeedLoader:
     sampling: Sampling
     track: Track = "T1"
 
+    @cached_property
+    def neighborhoods(self) -> NeighborhoodReader:
+        """Reads the sampled neighbourhoods; for models that ask for them."""
+        return NeighborhoodReader(self.index, self.sampling)
+
     def batch(self, seeds: Targets, max_len: int | None = None, key: int | None = None) -> RecBatch:
         """One batch.
 
@@ -84,13 +114,17 @@ class SeedLoader:
             key: Given for training: keys the random draws, and puts the answers in the batch.
                 Without it the batch holds the questions only.
         """
-        history, asked = None, None
+        history, asked, graph = None, None, None
         if self.sampling.max_len is not None:
             sampler = HistorySampler(self.index, self.sampling.max_len)
             history = sampler.sample(seeds.user, seeds.cut, max_len)
+        if self.sampling.max_len is not None or self.sampling.num_neighbors is not None:
             asked = query_times(self.track, history, seeds.time if self.index.has_time else None)
+        if self.sampling.num_neighbors is not None:
+            now = None if asked is None else asked[:, -1]
+            graph = self.neighborhoods.read(seeds.user, seeds.cut, now, key)
         if key is None:
-            return RecBatch(seeds.user, history, query_time=asked)
+            return RecBatch(seeds.user, history, query_time=asked, graph=graph)
         return RecBatch(
             user=seeds.user,
             history=history,
@@ -98,6 +132,7 @@ class SeedLoader:
             item_time=seeds.time if self.index.has_time else None,
             query_time=asked,
             key=hash_keys(key, seeds.cut),
+            graph=graph,
         )
 
     def lengths(self, seeds: Targets) -> Tensor:
@@ -106,10 +141,11 @@ class SeedLoader:
         return stop - start
 
     def eval_batches(self, seeds: Targets, batch_size: int) -> Iterator[tuple[Tensor, RecBatch]]:
-        """All seeds once, similar lengths together; yields (rows of ``seeds``, batch)."""
+        """All seeds once, similar lengths together, the longest first: (rows of seeds, batch)."""
         length = self._padded(self.lengths(seeds))
         order = torch.argsort(length, stable=True)
-        for rows in order.split(batch_size):
+        # What a longer batch has freed has room for a shorter one, but not the other way round.
+        for rows in reversed(order.split(batch_size)):
             longest = int(length[rows[-1]])
             yield rows, self.batch(seeds.select(rows), max_len=longest)
 

@@ -14,14 +14,14 @@ TRACKS: tuple[Track, ...] = get_args(Track)
 HOUR = 3600
 
 
-def query_times(track: Track, history: History, time: Tensor | None) -> Tensor | None:
+def query_times(track: Track, history: History | None, time: Tensor | None) -> Tensor | None:
     """The time at which the event after each history position is asked for.
 
     Args:
         track: ``T1`` gives None: a model knows the times of the past only. ``T2`` gives the time
             of the next event, as in HSTU. ``T2-coarse`` rounds it up to the hour, so that it no
             longer says that the next event belongs to a burst of same-second ratings.
-        history: ``[B, L]``.
+        history: ``[B, L]``; None counts as L = 0.
         time: ``[B]`` int64 Unix seconds of the seeds themselves, the last question.
 
     Returns:
@@ -34,7 +34,9 @@ def query_times(track: Track, history: History, time: Tensor | None) -> Tensor |
         return None
     if time is None:
         raise ValueError(f"track {track} needs the times of events, and these data have none")
-    asked = torch.cat([history.time, time.unsqueeze(1)], dim=1)
+    asked = time.unsqueeze(1)
+    if history is not None:
+        asked = torch.cat([history.time, asked], dim=1)
     if track == "T2-coarse":
         asked = -torch.div(-asked, HOUR, rounding_mode="floor") * HOUR
     return asked

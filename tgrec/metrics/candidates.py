@@ -6,6 +6,8 @@ beside the full ranking so that a reader who knows only such figures can compare
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from tgrec.metrics._check import Pairs, check_k, check_pairs
 _CHUNK = 1 << 21  # elements of a [rows, N] block of keys: bounds memory at about 60 MiB
 _UNWEIGHTED = 1e300  # where the keys of items with weight 0 start; other keys stay below
 _SMALLEST = 1e-290  # the smallest relative weight, which keeps those below _UNWEIGHTED
+_SPARE = 2  # times K: about so many items of a row are looked at before all of them are
 
 
 def sampled_negatives(
@@ -56,14 +59,14 @@ def sampled_negatives(
     rate = None if weight is None else _relative(weight, num_items, draws.device)
     kept = min(num_negatives, num_items)
     step = max(1, _CHUNK // num_items)
+    small = _small(_SPARE * kept, num_items, rate)
     out = torch.full((num_rows, num_negatives), -1, dtype=torch.int64, device=draws.device)
     for first in range(0, num_rows, step):
         last = min(first + step, num_rows)
-        keys = _keys(draws[first:last], rate)
         inside = (rows >= first) & (rows < last)
-        keys[rows[inside] - first, cols[inside]] = torch.inf
-        drawn = keys.topk(kept, dim=1, largest=False, sorted=True)
-        out[first:last, :kept] = drawn.indices.masked_fill(drawn.values == torch.inf, -1)
+        allowed = torch.ones(last - first, num_items, dtype=torch.bool, device=draws.device)
+        allowed[rows[inside] - first, cols[inside]] = False
+        out[first:last, :kept] = _first(draws[first:last], allowed, kept, rate, small)
     return out
 
 
@@ -86,6 +89,60 @@ def pairs_of(items: Tensor, mask: Tensor) -> Pairs:
         )
     rows, places = mask.nonzero(as_tuple=True)
     return rows, items[rows, places]
+
+
+class _Small(NamedTuple):
+    """A bound on keys (a scalar), and the draws `[N]` (or a scalar) below which keys may be."""
+
+    key: Tensor
+    draw: Tensor
+
+
+def _first(
+    draws: Tensor, allowed: Tensor, kept: int, rate: Tensor | None, small: _Small | None
+) -> Tensor:
+    """`[b, kept]`: the allowed items of the smallest keys in ascending order, then -1.
+
+    Where `small` is given, only items that may have a small key are keyed and sorted, a tenth of
+    all or fewer. If a row has too few of them (its history holds most), all of its items are.
+    """
+    if small is None:
+        keys = _keys(draws, rate).masked_fill_(~allowed, torch.inf)
+        drawn = keys.topk(kept, dim=1, largest=False, sorted=True)
+        return drawn.indices.masked_fill(drawn.values == torch.inf, -1)
+    near = (draws < small.draw) & allowed
+    count = near.sum(dim=1)
+    place = near.view(-1).nonzero().view(-1)
+    row = torch.repeat_interleave(count)
+    item = place - row * draws.size(1)
+    keys = _keys(draws.reshape(-1)[place], None if rate is None else rate[item])
+    # The few of each row, side by side from the left.
+    width = max(kept, int(count.max()))
+    column = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    key_of = keys.new_full((len(draws), width), torch.inf).index_put_((row, column), keys)
+    item_of = item.new_zeros(len(draws), width).index_put_((row, column), item)
+    drawn = key_of.topk(kept, dim=1, largest=False, sorted=True)
+    out = item_of.gather(1, drawn.indices)
+    rest = (~(drawn.values[:, -1] < small.key)).nonzero().view(-1)  # so written for a NaN too
+    if rest.numel():
+        out[rest] = _first(draws[rest], allowed[rest], kept, rate, None)
+    return out
+
+
+def _small(wanted: int, num_items: int, rate: Tensor | None) -> _Small | None:
+    """A bound that about `wanted` keys of a row lie below; None if that would be most of them."""
+    if 2 * wanted >= (num_items if rate is None else int((rate > 0).sum())):
+        return None
+    if rate is None:
+        bound = torch.tensor(wanted / num_items, dtype=torch.float64)
+        return _Small(bound, bound)
+    # The expected number, sum(1 - exp(-bound * rate)), is concave: Newton's steps stay below.
+    bound = wanted / rate.sum()
+    for _ in range(6):
+        above = torch.exp(-bound * rate)
+        bound = bound + (wanted - num_items + above.sum()) / (above * rate).sum()
+    # A little more, so that no rounding leaves out a draw whose key is below the bound.
+    return _Small(bound, -torch.expm1(-bound * rate) * (1 + 1e-9))
 
 
 def _check_draws(draws: Tensor) -> None:

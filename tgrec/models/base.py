@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 
 # Arguments that count something, whatever the model.
-SIZES = ("num_items", "d_model", "n_heads", "n_blocks", "d_ff", "max_len")
+SIZES = (
+    "num_items", "num_users", "d_model", "n_heads", "n_blocks", "d_ff", "max_len",
+    "hidden_channels",
+)  # fmt: skip
 
 
 class RecModel(nn.Module):

@@ -130,8 +130,8 @@ class BERT4Rec(RecModel):
         """``[B, D]`` the prediction at a mask token after the history."""
         assert batch.history is not None
         item, mask = append_mask(batch.history, self.num_items)
-        hidden: Tensor = self.branch(F.embedding(item, self.item), mask)
-        return hidden[:, -1]
+        hidden: Tensor = self.branch(F.embedding(item, self.item), mask, last=True)
+        return hidden
 
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that the inputs are read from, without the mask token."""
@@ -172,9 +172,14 @@ class BERTBranch(nn.Module):
         self.project = nn.Linear(d_model, d_model)
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, x: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
-        """``[B, S, D]``, or ``[R, D]`` at the True positions of ``rows`` ``[B, S]``."""
-        hidden = self.encoder(x, mask)
+    def forward(
+        self, x: Tensor, mask: Tensor, rows: Tensor | None = None, last: bool = False
+    ) -> Tensor:
+        """``[B, S, D]``.
+
+        Or ``[R, D]`` at the True positions of ``rows`` ``[B, S]``, or ``[B, D]`` at the ``last``.
+        """
+        hidden = self.encoder(x, mask, last=last)
         hidden = hidden if rows is None else hidden[rows]
         out: Tensor = self.norm(F.gelu(self.project(hidden)))
         return out

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 
 from tgrec import __version__
 from tgrec.data.files import atomic_path, write_text
 from tgrec.models.base import RecModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# Name of the checksum in the header of a file, and how its value begins.
+CHECKSUM, SHA256 = "checksum", "sha256:"
 
 
 def save_model(model: RecModel, folder: str | os.PathLike[str], **about: Any) -> None:
@@ -38,16 +40,49 @@ def save_model(model: RecModel, folder: str | os.PathLike[str], **about: Any) ->
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file atomically, ``about`` in its header.
+    """Writes a safetensors file atomically, ``about`` and a checksum of all in its header.
 
     Raises:
         OSError: If it cannot be written; the message names ``path``.
     """
+    about = about or {}
+    header = {**about, CHECKSUM: _checksum(tensors, about)}
+    # Not save_file: it writes into a file of its own, which a kill would leave behind for good.
+    content = safetensors.torch.save(tensors, header)
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=about)
-        except SafetensorError as error:  # what the library makes of a full disk
-            raise OSError(errno.EIO, str(error)) from error
+        temporary.write_bytes(content)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors and ``about`` of a file of :func:`write_tensors`, checked.
+
+    Files of versions that wrote no checksum are taken as they are.
+
+    Raises:
+        ValueError: If the file is damaged or cannot be read; says how, not which file it is.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from error
+    # Its value tells a checksum from an old file's lack of one, should its name be damaged.
+    if CHECKSUM in about or any(value.startswith(SHA256) for value in about.values()):
+        stated = about.pop(CHECKSUM, None)
+        if stated != _checksum(tensors, about):
+            raise ValueError("its content does not match its checksum")
+    return tensors, about
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> str:
+    """Over names, types, shapes and bytes of the tensors, and over ``about``."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        content: Any = tensor.flatten().view(torch.uint8).numpy()  # typeshed knows no buffers
+        digest.update(content)
+    return SHA256 + digest.hexdigest()
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -114,8 +149,8 @@ def load_model(
             f"by another version of the class?"
         ) from error
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        model.load_state_dict(read_tensors(folder / WEIGHTS)[0])
+    except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split("\n\t")[:2])  # torch lists every tensor
         raise ValueError(
             f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling
@@ -60,16 +61,16 @@ class SASRec(RecModel):
             d_model, n_heads, n_blocks, d_ff, max_len, dropout, causal=True, positions=positions
         )
 
-    def hidden(self, history: History) -> Tensor:
-        """``[B, L, D]``: position j holds what is looked for after event j."""
-        vectors = nn.functional.embedding(history.item, self.item)
-        out: Tensor = self.encoder(vectors, history.mask)
+    def hidden(self, history: History, last: bool = False) -> Tensor:
+        """``[B, L, D]``: position j holds what is looked for after event j; or the ``last``."""
+        vectors = F.embedding(history.item, self.item)
+        out: Tensor = self.encoder(vectors, history.mask, last=last)
         return out
 
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` the last position."""
         assert batch.history is not None
-        return self.hidden(batch.history)[:, -1]
+        return self.hidden(batch.history, last=True)
 
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that the inputs are read from."""

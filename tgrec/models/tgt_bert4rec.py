@@ -170,21 +170,24 @@ class TGTBERT4Rec(RecModel):
 
     # ---- the two branches ---------------------------------------------------------------------
 
-    def bert_hidden(self, item: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
-        """``[B, S, D]`` (or ``[R, D]`` at ``rows``) for items with mask tokens among them."""
+    def bert_hidden(
+        self, item: Tensor, mask: Tensor, rows: Tensor | None = None, last: bool = False
+    ) -> Tensor:
+        """:class:`BERTBranch` for items with mask tokens among them."""
         assert self.bert is not None
-        hidden: Tensor = self.bert(F.embedding(item, self.item), mask, rows)
+        hidden: Tensor = self.bert(F.embedding(item, self.item), mask, rows, last)
         return hidden
 
-    def tgt_hidden(self, history: History, query_time: Tensor | None) -> Tensor:
-        """``[B, L, D]``: position j holds what is looked for after edge j."""
+    def tgt_hidden(self, history: History, query_time: Tensor | None, last: bool = False) -> Tensor:
+        """``[B, L, D]``: position j holds what is looked for after edge j; or the ``last``."""
         assert self.tgt is not None
         pairs = None
         if self.use_time:
             # On T2 entry j + 1 is when the event after edge j is asked for.
             asked = history.time if query_time is None else query_time[:, 1:]
             pairs = gap_pairs(asked, history.time, history.mask)
-        hidden: Tensor = self.tgt(F.embedding(history.item, self.item), history.mask, pairs)
+        vectors = F.embedding(history.item, self.item)
+        hidden: Tensor = self.tgt(vectors, history.mask, pairs, last)
         return hidden
 
     def fuse(self, bert: Tensor | None, tgt: Tensor | None) -> Tensor:
@@ -202,9 +205,9 @@ class TGTBERT4Rec(RecModel):
         assert batch.history is not None
         bert = tgt = None
         if self.bert is not None:
-            bert = self.bert_hidden(*append_mask(batch.history, self.num_items))[:, -1]
+            bert = self.bert_hidden(*append_mask(batch.history, self.num_items), last=True)
         if self.tgt is not None:
-            tgt = self.tgt_hidden(batch.history, batch.query_time)[:, -1]
+            tgt = self.tgt_hidden(batch.history, batch.query_time, last=True)
         return self.fuse(bert, tgt)
 
     def encode_item(self) -> Tensor:

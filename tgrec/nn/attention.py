@@ -38,7 +38,7 @@ def padded_attention(
     there at the lengths of histories.
 
     Args:
-        q: Queries, [B, H, L, d].
+        q: Queries, [B, H, M, d]: those of the last M of the L positions, M = L for all of them.
         k: Keys, [B, H, L, d].
         v: Values, [B, H, L, d].
         mask: True at real events, bool [B, L]; None if there is no padding.
@@ -46,15 +46,15 @@ def padded_attention(
         dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
 
     Returns:
-        [B, H, L, d], in the autocast dtype if autocast is on, else in the dtype of `q`.
+        [B, H, M, d], in the autocast dtype if autocast is on, else in the dtype of `q`.
 
     Raises:
         ValueError: If shapes or `dropout_p` do not fit.
     """
     _check(q, k, v, dropout_p)
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != (q.size(0), q.size(2))):
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (k.size(0), k.size(2))):
         raise ValueError(
-            f"mask must be bool [{q.size(0)}, {q.size(2)}], got {mask.dtype} {list(mask.shape)}"
+            f"mask must be bool [{k.size(0)}, {k.size(2)}], got {mask.dtype} {list(mask.shape)}"
         )
     if q.is_cuda:
         return _sdpa(q, k, v, mask, causal, dropout_p)
@@ -77,35 +77,35 @@ def pair_attention(
     ``softmax_j(q_i k_j / sqrt(d) + table[h, pairs[b, i, j]] + position_bias[h, i, j]) v_j``
 
     Args:
-        q: Queries, [B, H, L, d].
+        q: Queries, [B, H, M, d], as in `padded_attention`.
         k: Keys, [B, H, L, d].
         v: Values, [B, H, L, d].
-        pairs: Kind of each pair (query, key), uint8 [B, L, L], each in ``[0, U]``; U means that
+        pairs: Kind of each pair (query, key), uint8 [B, M, L], each in ``[0, U]``; U means that
             the pair must not attend (weight exactly zero): this is where padding and the future
             are shut out. `tgrec.nn.gap_attention.gap_pairs` makes it, once for all layers.
         table: Bias, [H, U], U at most 255.
-        position_bias: Bias shared by the batch, [H, L, L], or None.
+        position_bias: Bias shared by the batch, [H, M, L], or None.
         causal: Whether ``j > i`` is shut whatever `pairs` says (`gap_pairs` has shut it already).
         dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
 
     Returns:
-        [B, H, L, d]; zeros, with finite gradients, at queries with nothing to attend to.
+        [B, H, M, d]; zeros, with finite gradients, at queries with nothing to attend to.
 
     Raises:
         ValueError: If shapes, dtypes or `dropout_p` do not fit.
     """
     _check(q, k, v, dropout_p)
-    batch, heads, length, _ = q.shape
-    if pairs.dtype != torch.uint8 or pairs.shape != (batch, length, length):
+    (batch, heads, queries, _), length = q.shape, k.size(2)
+    if pairs.dtype != torch.uint8 or pairs.shape != (batch, queries, length):
         raise ValueError(
-            f"pairs must be uint8 [{batch}, {length}, {length}], "
+            f"pairs must be uint8 [{batch}, {queries}, {length}], "
             f"got {pairs.dtype} {list(pairs.shape)}"
         )
     if table.dim() != 2 or table.size(0) != heads or not 1 <= table.size(1) <= 255:
         raise ValueError(f"table must be [{heads}, 1 to 255], got {list(table.shape)}")
-    if position_bias is not None and position_bias.shape != (heads, length, length):
+    if position_bias is not None and position_bias.shape != (heads, queries, length):
         raise ValueError(
-            f"position_bias must be [{heads}, {length}, {length}], got {list(position_bias.shape)}"
+            f"position_bias must be [{heads}, {queries}, {length}], got {list(position_bias.shape)}"
         )
     return _apply(q, k, v, _Options(None, causal, pairs, dropout_p), table, position_bias)
 
@@ -118,9 +118,12 @@ class _Options(NamedTuple):
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
-    if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape:
+    fits = q.dim() == k.dim() == 4 and k.shape == v.shape and q.size(2) <= k.size(2)
+    if not fits or (q.shape[:2], q.size(3)) != (k.shape[:2], k.size(3)):
         shapes = [list(t.shape) for t in (q, k, v)]
-        raise ValueError(f"q, k and v must be [B, H, L, d], all alike, got {shapes}")
+        raise ValueError(
+            f"k and v must be [B, H, L, d], and q [B, H, M, d] with M <= L, got q, k, v {shapes}"
+        )
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
 
@@ -128,12 +131,15 @@ def _check(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout_p: float
 ) -> Tensor:
-    if mask is None:
+    queries, length = q.size(2), k.size(2)
+    if mask is None and (queries == length or not causal):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)
-    length = q.size(2)
-    allowed = mask[:, None, None, :].expand(-1, 1, length, length)
+    if mask is None:
+        mask = torch.ones(q.size(0), length, dtype=torch.bool, device=q.device)
+    allowed = mask[:, None, None, :].expand(-1, 1, queries, length)
     if causal:
-        allowed = allowed & torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
+        past = torch.ones(queries, length, dtype=torch.bool, device=q.device)
+        allowed = allowed & past.tril(length - queries)
     empty = ~allowed.any(-1, keepdim=True)
     # A query with no key would be NaN in some kernels: let it see all, then clear it.
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed | empty, dropout_p=dropout_p)
@@ -154,10 +160,10 @@ def _apply(
     return cast(Tensor, _Attention.apply(q, k, v, table, position_bias, options))  # type: ignore[no-untyped-call]
 
 
-def _parts(shape: torch.Size, device: torch.device) -> list[slice]:
+def _parts(q: torch.Size, length: int, device: torch.device) -> list[slice]:
     """Parts of the batch; on CUDA the whole of it."""
-    batch, heads, length, _ = shape
-    step = max(1, _PAIRS_AT_A_TIME // max(1, heads * length * length))
+    batch, heads, queries, _ = q
+    step = max(1, _PAIRS_AT_A_TIME // max(1, heads * queries * length))
     if device.type == "cuda":
         step = max(1, batch)
     return [slice(i, min(i + step, batch)) for i in range(0, batch, step)]
@@ -182,17 +188,18 @@ class _Attention(torch.autograd.Function):
         position_bias: Tensor | None,
         options: _Options,
     ) -> Tensor:
-        bias = _Bias(q, table, position_bias, options)
-        batch, heads, length, channels = q.shape
+        (batch, heads, queries, channels), length = q.shape, k.size(2)
+        bias = _Bias(q, length, table, position_bias, options)
         factor = _LOG2E / math.sqrt(channels)
-        # [B, L, H, d] in memory: joining the heads afterwards is then a view.
-        out = q.new_empty(batch, length, heads, channels).transpose(1, 2)
+        # [B, M, H, d] in memory: joining the heads afterwards is then a view.
+        out = q.new_empty(batch, queries, heads, channels).transpose(1, 2)
         saved: list[Tensor] = []
-        for part in _parts(q.shape, q.device):
+        wanted = any(ctx.needs_input_grad)
+        for part in _parts(q.shape, length, q.device):
             q1, v1 = _join(q[part], 1.0, factor), _join(v[part])
             k1 = _join(k[part], bias.of_keys(part))
             energy = torch.bmm(q1, k1.transpose(1, 2))
-            bias.add(energy.view(-1, heads, length, length), part)
+            bias.add(energy.view(-1, heads, queries, length), part)
             if bias.may_overflow(q1, k1):
                 # A row without keys has the maximum -inf, and -inf - -inf would be NaN.
                 top = energy.amax(-1, keepdim=True).clamp_min_(torch.finfo(q.dtype).min)
@@ -201,14 +208,15 @@ class _Attention(torch.autograd.Function):
             total = energy.sum(-1, keepdim=True)
             # Nothing to attend to: the total is 0, and so is the row. A NaN is kept.
             inverse = total.reciprocal().masked_fill_(total == 0, 0.0)
-            saved += [q1, k1, v1, energy]
+            used = energy
             if options.dropout_p > 0.0:
                 keep, kept = keep_mask(tuple(energy.shape), options.dropout_p, energy)
-                energy, inverse = keep.mul_(energy), inverse.mul_(kept)
+                used, inverse = keep.mul_(energy), inverse.mul_(kept)
                 ctx.kept = kept
-            saved += [energy, inverse]
-            mixed = torch.bmm(energy, v1[..., :-1]).mul_(inverse)
-            out[part] = mixed.view(-1, heads, length, channels)
+            if wanted:
+                saved += [q1, k1, v1, energy, used, inverse]
+            mixed = torch.bmm(used, v1[..., :-1]).mul_(inverse)
+            out[part] = mixed.view(-1, heads, queries, channels)
         ctx.save_for_backward(out, *saved)
         ctx.options, ctx.table, ctx.bias = options, _like(table), _like(position_bias)
         return out
@@ -217,29 +225,31 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         out, *saved = ctx.saved_tensors
-        heads, length, channels = grad.shape[1:]
-        shape = (-1, heads, length, channels)
-        dq, dk, dv = grad.new_empty(3, *grad.shape)
+        batch, heads, queries, channels = grad.shape
+        length = saved[1].size(1)
+        shape, of_keys = (-1, heads, queries, channels), (-1, heads, length, channels)
+        dq = grad.new_empty(grad.shape)
+        dk, dv = grad.new_empty(2, batch, heads, length, channels)
         wide = torch.promote_types(grad.dtype, torch.float32)
         d_table = None if ctx.table is None else grad.new_zeros(ctx.table[0], dtype=wide)
         d_bias = None if ctx.bias is None else grad.new_zeros(ctx.bias[0], dtype=wide)
-        for i, part in enumerate(_parts(grad.shape, grad.device)):
+        for i, part in enumerate(_parts(grad.shape, length, grad.device)):
             q1, k1, v1, energy, used, inverse = saved[6 * i : 6 * i + 6]
-            g1 = _join(grad[part], 0.0, inverse.view(-1, heads, length, 1))
+            g1 = _join(grad[part], 0.0, inverse.view(-1, heads, queries, 1))
             g = g1[..., :-1]
-            delta = (g.view(shape) * out[part]).sum(-1).neg_().view(-1, length)
+            delta = (g.view(shape) * out[part]).sum(-1).neg_().view(-1, queries)
             if ctx.options.dropout_p == 0.0:  # used is energy
                 g1[..., -1] = delta
                 score = torch.bmm(g1, v1.transpose(1, 2)).mul_(energy)
             else:
                 score = torch.bmm(g1, v1.transpose(1, 2)).mul_(used)
                 score.addcmul_(energy, delta.unsqueeze(-1), value=1.0 / ctx.kept)
-            dv[part] = torch.bmm(used.transpose(1, 2), g).view(shape)
+            dv[part] = torch.bmm(used.transpose(1, 2), g).view(of_keys)
             to_q = torch.bmm(score, k1[..., :-1]).view(shape)
-            to_k = torch.bmm(score.transpose(1, 2), q1[..., :-1]).view(shape)
+            to_k = torch.bmm(score.transpose(1, 2), q1[..., :-1]).view(of_keys)
             torch.mul(to_q, 1.0 / math.sqrt(channels), out=dq[part])
             torch.mul(to_k, 1.0 / _LOG2E, out=dk[part])  # q1 has the other factor
-            score = score.view(-1, heads, length, length)
+            score = score.view(-1, heads, queries, length)
             if d_table is not None:
                 d_table += _sum_by_kind(score, ctx.options.pairs[part], d_table.size(1))
             if d_bias is not None:
@@ -253,16 +263,21 @@ class _Bias:
     """What is added to the scores of a part of the batch, in units of log2."""
 
     def __init__(
-        self, q: Tensor, table: Tensor | None, position_bias: Tensor | None, options: _Options
+        self,
+        q: Tensor,
+        length: int,
+        table: Tensor | None,
+        position_bias: Tensor | None,
+        options: _Options,
     ) -> None:
-        self.options, length = options, q.size(2)
+        self.options, queries = options, q.size(2)
         self.shared: Tensor | None = None
         self.lookup: Tensor | None = None
         bound = 0.0
         if position_bias is not None:
             self.shared = (position_bias.detach() * _LOG2E).to(q.dtype)
         if options.causal:
-            triangle = q.new_full((length, length), -math.inf).triu_(1)
+            triangle = q.new_full((queries, length), -math.inf).triu_(1 + length - queries)
             self.shared = triangle if self.shared is None else self.shared + triangle
         if table is not None:
             shut = table.new_full((table.size(0), 1), -math.inf)
@@ -281,7 +296,7 @@ class _Bias:
         return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
 
     def add(self, energy: Tensor, part: slice) -> None:
-        """Adds in place to the scores [b, H, L, L] of a part."""
+        """Adds in place to the scores [b, H, M, L] of a part."""
         if self.shared is not None:
             energy.add_(self.shared)
         if self.lookup is not None and self.options.pairs is not None:
@@ -321,12 +336,12 @@ def _like(x: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
 
 
 def _sum_by_kind(values: Tensor, pairs: Tensor, kinds: int) -> Tensor:
-    """Sum of values [b, H, L, L] per head and kind, [H, U]; kind U is dropped.
+    """Sum of values [b, H, M, L] per head and kind, [H, U]; kind U is dropped.
 
     One cell per (kind, key), then a sum over keys: neighbours in a row mostly share their kind, so
     that adding along a row (as torch.bincount or index_add do) waits for one cell again and again.
     """
-    batch, heads, length, _ = values.shape
+    batch, heads, _, length = values.shape
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     cells = values.new_zeros(batch, heads, kinds + 1, length)
     cells.scatter_add_(2, pairs.long().unsqueeze(1).expand(values.shape), values)

@@ -110,17 +110,17 @@ def gap_attention(
     relative bias of HSTU (Zhai et al., arXiv 2402.17152) under a softmax.
 
     Args:
-        q: Queries, [B, H, L, d].
+        q: Queries, [B, H, M, d]: those of the last M of the L positions.
         k: Keys, [B, H, L, d].
         v: Values, [B, H, L, d].
-        pairs: From `gap_pairs`, uint8 [B, L, L].
+        pairs: From `gap_pairs`, uint8 [B, M, L]: its last M rows.
         gap_table: Bias per bucket, [H, U] with U the `num_buckets` of `pairs`.
         position_table: Bias per distance in events, [H, P], or None; distances from P - 1 on
             share the last entry.
         dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
 
     Returns:
-        [B, H, L, d]; zeros, with finite gradients, at queries with nothing to attend to.
+        [B, H, M, d]; zeros, with finite gradients, at queries with nothing to attend to.
 
     Raises:
         ValueError: If shapes, dtypes or `dropout_p` do not fit.
@@ -131,8 +131,9 @@ def gap_attention(
             raise ValueError(
                 f"position_table must be [{q.size(1)}, P], got {list(position_table.shape)}"
             )
-        place = torch.arange(q.size(2), device=q.device)
-        distance = (place[:, None] - place).abs_().clamp_max_(position_table.size(1) - 1)
+        place = torch.arange(k.size(2), device=q.device)
+        asked = place[k.size(2) - q.size(2) :]
+        distance = (asked[:, None] - place).abs_().clamp_max_(position_table.size(1) - 1)
         flat = position_table.index_select(1, distance.view(-1))
         position_bias = flat.view(-1, *distance.shape)
     return pair_attention(q, k, v, pairs, gap_table, position_bias, dropout_p=dropout_p)

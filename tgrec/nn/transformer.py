@@ -14,6 +14,7 @@ from tgrec.nn import dropout as random_bytes
 from tgrec.nn.attention import padded_attention, pair_attention
 
 Positions = Literal["learned", "sinusoidal"]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Dropout(nn.Module):
@@ -84,15 +85,34 @@ class Block(nn.Module):
         self.down = nn.Linear(d_ff, d_model)
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """``x`` ``[B, L, D]``; ``attend`` maps q, k, v ``[B, H, L, D / H]`` to the same shape."""
-        batch, length, channels = x.shape
-        qkv = self.qkv(self.norm_1(x)).view(batch, length, 3, self.n_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D / H]
-        mixed = attend(q, k, v).transpose(1, 2).reshape(batch, length, channels)
+    def forward(self, x: Tensor, attend: Attend, last: bool = False) -> Tensor:
+        """``x`` ``[B, L, D]``; ``attend`` maps q, k, v ``[B, H, L, D / H]`` to the same shape.
+
+        With ``last`` only the last position is computed, from the keys and values of all: q and
+        what ``attend`` returns are then ``[B, H, 1, D / H]``, and the result ``[B, 1, D]``.
+        """
+        q, k, v = self._last_query(x) if last else self._heads(self.qkv(self.norm_1(x)))
+        x = x[:, -1:] if last else x
+        mixed = attend(q, k, v).transpose(1, 2).reshape(x.shape)
         x = x + self.drop(self.out(mixed))
         out: Tensor = x + self.drop(self.down(F.gelu(self.up(self.norm_2(x)))))
         return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """``[B, L, P D]`` of P projections to ``[P, B, H, L, D / H]``."""
+        channels = self.out.in_features
+        x = x.view(*x.shape[:2], -1, self.n_heads, channels // self.n_heads)
+        return x.permute(2, 0, 3, 1, 4)
+
+    def _last_query(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, channels = self.norm_1(x), self.out.in_features
+        # The first D rows of the joint projection make queries, the others keys and values.
+        (to_q, to_kv), (bias_q, bias_kv) = (
+            value.tensor_split([channels]) for value in (self.qkv.weight, self.qkv.bias)
+        )
+        (q,) = self._heads(F.linear(x[:, -1:], to_q, bias_q))
+        k, v = self._heads(F.linear(x, to_kv, bias_kv))
+        return q, k, v
 
 
 class SequenceEncoder(nn.Module):
@@ -134,7 +154,9 @@ class SequenceEncoder(nn.Module):
         self.drop = Dropout(dropout)
         self.apply(_initialise)
 
-    def forward(self, x: Tensor, mask: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, pairs: Tensor | None = None, last: bool = False
+    ) -> Tensor:
         """Encodes.
 
         Args:
@@ -142,9 +164,12 @@ class SequenceEncoder(nn.Module):
             mask: ``[B, L]`` bool, True at real positions.
             pairs: ``[B, L, L]`` uint8 kinds of pairs (shut pairs are U or more), if the encoder
                 has ``pair_kinds``.
+            last: Only the last position is wanted, as for the vector of a user. The last block
+                then works on one query instead of L, about half of the work of two blocks.
 
         Returns:
-            ``[B, L, D]``; what stands at padding depends on nothing outside its row.
+            ``[B, L, D]``; what stands at padding depends on nothing outside its row. With ``last``
+            its last position, ``[B, D]``.
         """
         # An empty history is read at a padded position, which must not look like an item.
         x = torch.where(mask.unsqueeze(2), x, torch.zeros((), dtype=x.dtype, device=x.device))
@@ -152,17 +177,21 @@ class SequenceEncoder(nn.Module):
         # al., section 3.4). Without it, training rests on the level of popularity for epochs.
         x = self.drop(x * math.sqrt(x.size(2)) + self.positions(x.size(1)))
         for layer, block in enumerate(self.blocks):
-            x = block(x, self._attention(layer, mask, pairs))
-        out: Tensor = self.norm(x)
+            only_last = last and layer == len(self.blocks) - 1
+            x = block(x, self._attention(layer, mask, pairs), only_last)
+        out: Tensor = self.norm(x[:, -1] if last else x)
         return out
 
-    def _attention(
-        self, layer: int, mask: Tensor, pairs: Tensor | None
-    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def _attention(self, layer: int, mask: Tensor, pairs: Tensor | None) -> Attend:
         if self.pair_bias is None or pairs is None:
             return lambda q, k, v: padded_attention(q, k, v, mask, causal=self.causal)
         table = self.pair_bias[layer]
-        return lambda q, k, v: pair_attention(q, k, v, pairs, table, causal=self.causal)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            asked = pairs[:, k.size(2) - q.size(2) :]
+            return pair_attention(q, k, v, asked, table, causal=self.causal)
+
+        return attend
 
 
 def _initialise(module: nn.Module) -> None:

@@ -44,6 +44,7 @@ class TransitionTable(nn.Module):
         self.register_buffer("mass", torch.zeros(rows))
         self.register_buffer("column", torch.ones(num_items))
         self._dense: Tensor | None = None
+        self._filled = False  # until it has been seen to be, so that one look is enough
 
     ptr: Tensor
     target: Tensor
@@ -91,10 +92,14 @@ class TransitionTable(nn.Module):
 
         Returns:
             ``[B, N]`` float32.
+
+        Raises:
+            RuntimeError: If the counts that ``num_edges`` announced have never come.
         """
         rows, width = item.shape
         if rows == 0 or width == 0:
             return self.column.new_zeros(rows, self.num_items)
+        self._check_filled()
         row, weight = gap_class * self.num_items + item, weight.float()
         if self._dense is None and 4 * self.mass.numel() * self.num_items <= DENSE_BYTES:
             self._dense = self._make_dense()
@@ -102,6 +107,17 @@ class TransitionTable(nn.Module):
             return self._add_up(row, weight)
         with torch.autocast(item.device.type, enabled=False):
             return F.embedding_bag(row, self._dense, per_sample_weights=weight, mode="sum")
+
+    def _check_filled(self) -> None:
+        if self._filled:
+            return
+        held, announced = int(self.ptr[-1]), self.target.numel()
+        if held != announced:
+            raise RuntimeError(
+                f"'num_edges' announced {announced} counts, and the TransitionTable holds {held}: "
+                f"make the model with from_graph, which counts, or load its weights"
+            )
+        self._filled = True
 
     def _make_dense(self) -> Tensor:
         """``[G * N, N]``: where it fits, reading whole rows is ten times as fast."""
@@ -140,7 +156,7 @@ class TransitionTable(nn.Module):
         return moved
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._dense = None
+        self._dense, self._filled = None, False
         super()._load_from_state_dict(*args, **kwargs)
 
     def leaving_out(

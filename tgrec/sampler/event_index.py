@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
+
+# Fewer questions than this are answered faster by one search among all events.
+_FEW = 512
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class EventList:
         key: ``[E]`` int64 ascending: ``node * end + event_id``, for one binary search per
             (node, cut).
         end: One past the last event id of the index; every cut beyond it means the same.
+        longest: Most events of one node.
+        place: ``[E]`` int64: where each event of the log stands in this list; None where event
+            ids have gaps.
     """
 
     ptr: Tensor
@@ -31,12 +37,56 @@ class EventList:
     twin: Tensor
     key: Tensor
     end: int
+    longest: int
+    place: Tensor | None = None
 
     def past(self, node: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
         """Where the events of each node before its cut stand: ``[start, stop)``, each ``[B]``."""
+        if self.place is None or node.device.type != "cpu" or self.key.numel() == 0:
+            return self.ptr.index_select(0, node), self.search(node, cut)
+        # Most seeds are events themselves, and where an event stands is known.
+        first = self.end - self.place.numel()
+        stop = self.place.index_select(0, (cut - first).clamp(0, self.place.numel() - 1))
+        missed = (self.key.index_select(0, stop) != self._wanted(node, cut)).nonzero().view(-1)
+        if missed.numel():
+            stop[missed] = self.search(node.index_select(0, missed), cut.index_select(0, missed))
+        return self.ptr.index_select(0, node), stop
+
+    def search(self, node: Tensor, cut: Tensor, after: Tensor | None = None) -> Tensor:
+        """The same ``stop``, for cuts that are not events of their nodes.
+
+        Args:
+            node: ``[B]``.
+            cut: ``[B]``.
+            after: ``[B]`` where an event of each node stands that is known to lie before its cut.
+        """
+        wanted = self._wanted(node, cut)
+        if node.device.type != "cpu" or node.numel() < _FEW:
+            return torch.searchsorted(self.key, wanted)
+        if after is None:
+            return self._halve(self.ptr.index_select(0, node) - 1, wanted)
+        # Of an item that was seen a moment ago, the next event is mostly past the cut.
+        stop, last = after + 1, self.key.numel() - 1
+        missed = self.key.index_select(0, stop.clamp(max=last)) < wanted
+        rows = missed.nonzero().view(-1)
+        stop[rows] = self._halve(stop.index_select(0, rows), wanted.index_select(0, rows))
+        return stop
+
+    def _halve(self, place: Tensor, wanted: Tensor) -> Tensor:
+        """Searches from entries of each node on, or the one before its first, in its own part.
+
+        All nodes take the same steps, which is three times as fast as a search of each among all
+        entries.
+        """
+        place, last = place.clone(), self.key.numel() - 1
+        for bit in reversed(range(self.longest.bit_length())):
+            probe = (place + (1 << bit)).clamp_(max=last)
+            place.add_(self.key.index_select(0, probe) < wanted, alpha=1 << bit)
+        return place.add_(1).clamp_(max=last + 1)
+
+    def _wanted(self, node: Tensor, cut: Tensor) -> Tensor:
         # A cut of ``end`` would be the smallest key of the next node, so the search stops there.
-        stop = torch.searchsorted(self.key, node * self.end + cut.clamp(0, self.end))
-        return self.ptr[node], stop
+        return node * self.end + cut.clamp(0, self.end)
 
 
 class EventIndex:
@@ -63,6 +113,9 @@ class EventIndex:
                 "'graph' has no events: no ('user', r, 'item') type carries 'event_id'"
             )
         stores = [graph[t] for t in types]
+        # Edges are named by their position, so the order within one kind may not be mended here.
+        if any((s.event_id.diff() <= 0).any() for s in stores):
+            raise ValueError("'event_id' is not strictly increasing; see graph.validate()")
         device = torch.device(device) if device is not None else stores[0].event_id.device
         edges = torch.cat([s.edge_index for s in stores], dim=1).to(device)
         event_id = torch.cat([s.event_id for s in stores]).to(device)
@@ -79,7 +132,7 @@ class EventIndex:
                 time[order],
             )
         if event_id.numel() and (event_id.diff() <= 0).any():
-            raise ValueError("'event_id' is not strictly increasing; see graph.validate()")
+            raise ValueError("'event_id' is not unique over all kinds; see graph.validate()")
         self.relations = [t[1] for t in types]
         self.num_users, self.num_items = graph.num_users, graph.num_items
         self.user, self.item = edges[0].contiguous(), edges[1].contiguous()
@@ -99,12 +152,12 @@ class EventIndex:
         """Number of events over all kinds."""
         return self.event_id.numel()
 
-    def check_seeds(self, user: Tensor, cut: Tensor) -> None:
-        """Raises ValueError unless the seeds are int64 ``[B]``, on this device and known users."""
-        for name, value in (("user", user), ("cut", cut)):
-            if value.dtype != torch.int64 or value.dim() != 1 or value.numel() != user.numel():
+    def check_seeds(self, node: Tensor, cut: Tensor, node_type: str = "user") -> None:
+        """Raises ValueError unless the seeds are int64 ``[B]``, on this device and known nodes."""
+        for name, value in ((node_type, node), ("cut", cut)):
+            if value.dtype != torch.int64 or value.dim() != 1 or value.numel() != node.numel():
                 raise ValueError(
-                    f"'{name}' needs to be int64 of shape [{user.numel()}] (got {value.dtype} "
+                    f"'{name}' needs to be int64 of shape [{node.numel()}] (got {value.dtype} "
                     f"{list(value.shape)})"
                 )
             if value.device.type != self.device.type:
@@ -113,12 +166,17 @@ class EventIndex:
                     f"them"
                 )
         # On CUDA this would stop the host for every batch; there the loader checks once.
-        if user.device.type == "cpu" and user.numel():
-            low, high = (int(v) for v in user.aminmax())
-            if low < 0 or high >= self.num_users:
-                raise ValueError(
-                    f"'user' needs to be in 0..{self.num_users - 1} (got {low}..{high})"
-                )
+        if node.device.type == "cpu":
+            self.check_nodes(node, node_type)
+
+    def check_nodes(self, node: Tensor, node_type: str = "user") -> None:
+        """Raises ValueError unless all users, or items, are nodes of the graph."""
+        if node.numel() == 0:
+            return
+        low, high = (int(v) for v in node.aminmax())
+        size = self.num_users if node_type == "user" else self.num_items
+        if low < 0 or high >= size:
+            raise ValueError(f"'{node_type}' needs to be in 0..{size - 1} (got {low}..{high})")
 
     def _lists(self) -> tuple[EventList, EventList]:
         sides = ((self.user, self.item, self.num_users), (self.item, self.user, self.num_items))
@@ -136,5 +194,9 @@ class EventIndex:
             key = node.index_select(0, order) * self.end + self.event_id.index_select(0, order)
             # index_select is several times as fast as x[order] on the CPU.
             there, twin = other.index_select(0, order), other_place.index_select(0, order)
-            lists.append(EventList(ptr, order, there, twin, key, self.end))
+            longest = int(ptr.diff().max()) if size else 0
+            lists.append(EventList(ptr, order, there, twin, key, self.end, longest))
+        ids = self.event_id
+        if ids.numel() and int(ids[-1]) - int(ids[0]) + 1 == ids.numel():
+            lists = [replace(x, place=place) for x, place in zip(lists, places, strict=True)]
         return lists[0], lists[1]

@@ -88,6 +88,7 @@ def _only(index: EventIndex, relations: Sequence[str]) -> EventList:
         twin=events.twin[keep],
         key=events.key[keep],
         end=events.end,
+        longest=events.longest,
     )
 
 

@@ -33,6 +33,8 @@ SMALL: dict[str, Any] = {
     "d_ff": 64,
     "max_len": 16,
     "dropout": 0.1,
+    "hidden_channels": 32,
+    "num_neighbors": (4, 2),
 }
 TOLERANCE = 1e-5
 
@@ -48,7 +50,8 @@ def check_model(model_class: type[RecModel], **kwargs: Any) -> None:
     * No leak: scores are bit-identical after :func:`tgrec.testing.toy.scramble_future` at the cut
       of each seed, on tracks T1 and T2, and ranks through ``evaluate`` are; on T1 the time of the
       target changes nothing. A model trained on noise predicts other noise no better from long
-      histories than from single events, so that its loss does not read its own answers.
+      histories than from single events, in no part of ``loss_terms``, so that its loss does not
+      read its own answers.
     * ``save_model`` and ``load_model`` give equal scores; ``config`` is JSON.
     * It learns what :attr:`RecModel.learns` says: ``order`` the next item on a cycle (HR@1 = 1),
       ``pairs`` the block of a user on a block graph, ``popularity`` the order of counts.
@@ -75,7 +78,12 @@ def check_model(model_class: type[RecModel], **kwargs: Any) -> None:
 
 
 def _small(model_class: type[RecModel]) -> dict[str, Any]:
-    known = inspect.signature(model_class.__init__).parameters
+    known: set[str] = set()
+    for cls in model_class.__mro__[: model_class.__mro__.index(RecModel)]:
+        parameters = inspect.signature(cls).parameters
+        known |= parameters.keys()
+        if all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+            break  # otherwise the next class takes what this one hands on
     return {name: value for name, value in SMALL.items() if name in known}
 
 

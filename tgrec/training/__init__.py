@@ -3,11 +3,11 @@
 from tgrec.training.allocator import keep_freed_memory
 from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
-from tgrec.training.fit import FitResult, NotFiniteError, autocast, fit
+from tgrec.training.fit import FitResult, NotFiniteError, fit
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
 from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
-from tgrec.training.settings import TrainSettings
+from tgrec.training.settings import TrainSettings, autocast
 from tgrec.training.tie_audit import audited_splits, permute_ties
 
 __all__ = [

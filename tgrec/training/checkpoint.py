@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tgrec.models.io import load_parameters, parameters_copy, write_tensors
+from tgrec.models.io import load_parameters, parameters_copy, read_tensors, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -52,7 +51,10 @@ def save_checkpoint(
     progress: Progress,
     settings: dict[str, Any],
 ) -> None:
-    """Writes one file, atomically: weights, best weights, optimizer, random state, progress."""
+    """Writes one file, atomically: weights, best weights, optimizer, random state, progress.
+
+    A checksum over all of it is part of the file, so that :func:`load_checkpoint` sees any damage.
+    """
     tensors = {f"model/{k}": v for k, v in parameters_copy(model).items()}
     tensors |= {f"best/{k}": v.contiguous() for k, v in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -83,13 +85,11 @@ def load_checkpoint(
     if not path.is_file():
         raise FileNotFoundError(f"--resume: there is no {path}; start the run without --resume")
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+        tensors, about = read_tensors(path)
         saved = json.loads(about["settings"])
         progress = Progress(**json.loads(about["progress"]))
         random = tensors["random/cpu"]
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); start the run without --resume") from error
     wanted = json.loads(json.dumps(settings, sort_keys=True))
     # A setting that only one of two versions of the code has cannot be compared.

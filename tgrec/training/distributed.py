@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import cast
@@ -55,6 +56,8 @@ def start_workers(device: torch.device) -> Workers:
         return Workers()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Left alone, its threads can outlive the interpreter, which then aborts at the very end.
+        atexit.register(dist.destroy_process_group)
     return Workers(dist.get_rank(), world_size)
 
 

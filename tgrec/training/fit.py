@@ -7,7 +7,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,21 +14,21 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from tgrec.data import Split, Targets
+from tgrec.data import RecBatch, Split, Targets
 from tgrec.data.files import write_text
 from tgrec.data.random import hash_keys
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
 from tgrec.models.io import load_parameters, parameters_copy
-from tgrec.nn.linear_cross_entropy import fast_dtype
 from tgrec.sampler import EventIndex
 from tgrec.training.allocator import keep_freed_memory, peak_memory_mb
 from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
-from tgrec.training.progress import ProgressLine
-from tgrec.training.settings import TrainSettings
+from tgrec.training.parts import parts_of
+from tgrec.training.progress import Clock, ProgressLine
+from tgrec.training.settings import TrainSettings, autocast
 from tgrec.training.stop import stop_signals
 
 HISTORY = "history.jsonl"
@@ -126,7 +125,7 @@ def fit(
 def _run(loop: _Loop, line: ProgressLine, stop_asked: threading.Event) -> str:
     """Epochs until there is a reason to stop; returns it."""
     progress, settings = loop.progress, loop.settings
-    clock = _Clock(progress.seconds)
+    clock = Clock(progress.seconds)
 
     def should_stop() -> bool:
         return loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
@@ -164,6 +163,7 @@ class _Loop:
     full_index: EventIndex
     steps_per_epoch: int
     progress: Progress = field(default_factory=Progress)
+    counted: Tensor | None = None  # predictions in the gradients so far, None after a step
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -219,21 +219,15 @@ class _Loop:
         progress.train_seconds += time.perf_counter() - started
         return True
 
-    def _step(self, batch: Any) -> tuple[list[float], list[float]]:
+    def _step(self, batch: RecBatch) -> tuple[list[float], list[float]]:
         """Gradients of one batch, and the optimizer's step where it is due."""
-        settings, progress, workers = self.settings, self.progress, self.workers
-        with autocast(settings):
-            sums, counts = self.terms(batch)
-        total = workers.total(counts.detach())
-        # DistributedDataParallel averages gradients; the loss is a sum over the global count.
-        loss = sums.sum() / total.sum().clamp(min=1) * workers.world_size
+        settings, progress = self.settings, self.progress
         where = f"epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps_per_epoch}"
-        if not torch.isfinite(workers.total(loss.detach())):
-            self._fail(f"the loss is {loss.item()} at {where}")
-        (loss / settings.accumulate).backward()
-        if (
-            progress.step + 1
-        ) % settings.accumulate == 0 or progress.step + 1 == self.steps_per_epoch:
+        parts = parts_of(batch, settings, self.workers)
+        sums, counts = zip(*[self._add_gradients(part, where) for part in parts], strict=True)
+        last = progress.step + 1 == self.steps_per_epoch
+        if last or (progress.step + 1) % settings.accumulate == 0:
+            self.counted = None
             if settings.clip:
                 norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
                 if not torch.isfinite(norm):
@@ -243,7 +237,26 @@ class _Loop:
                 group["lr"] = settings.lr_at(step, settings.epochs * self.steps_per_epoch)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        return workers.total(sums.detach().double()).tolist(), total.double().tolist()
+        return torch.stack(sums).sum(0).tolist(), torch.stack(counts).sum(0).tolist()
+
+    def _add_gradients(self, batch: RecBatch, where: str) -> tuple[Tensor, Tensor]:
+        """Gradients of one part of a step; returns its sums and counts over all processes."""
+        workers, before = self.workers, self.counted
+        with autocast(self.settings):
+            sums, counts = self.terms(batch)
+        total = workers.total(counts.detach())
+        self.counted = total.sum() if before is None else before + total.sum()
+        count = self.counted.clamp(min=1)
+        # DistributedDataParallel averages gradients; the loss is a sum over the global count.
+        loss = sums.sum() / count * workers.world_size
+        if not torch.isfinite(workers.total(loss.detach())):
+            self._fail(f"the loss is {loss.item()} at {where}")
+        if before is not None:  # the gradients so far were means over fewer predictions
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(before / count)
+        loss.backward()
+        return workers.total(sums.detach().double()), total.double()
 
     def _fail(self, what: str) -> NoReturn:
         self.restore_best()
@@ -276,12 +289,11 @@ class _Loop:
         value, metrics = 0.0, {}
         if self.workers.is_main:
             try:
-                with autocast(settings):
-                    evaluation = evaluate(
-                        self.model, self.split, self.split.val, track=settings.track,
-                        remove_seen=settings.remove_seen, sampled=False, device=self.device,
-                        index=self.full_index,
-                    )  # fmt: skip
+                evaluation = evaluate(
+                    self.model, self.split, self.split.val, track=settings.track,
+                    remove_seen=settings.remove_seen, sampled=False, device=self.device,
+                    index=self.full_index, amp=settings.amp,
+                )  # fmt: skip
             except NanScoreError as error:
                 self._fail(f"after epoch {progress.epoch} {error}")
             metrics = evaluation.metrics()["full"]
@@ -352,7 +364,10 @@ def _examples(
 ) -> tuple[Targets, int]:
     """The seeds and the number of steps of an epoch; random windows give other seeds each time."""
     key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
-    seeds = training_seeds(loader.index, loader.sampling.max_len, settings.windows, key)
+    sampling = loader.sampling
+    seeds = training_seeds(
+        loader.index, sampling.max_len, settings.windows, key, sampling.seeds_per_user
+    )
     if len(seeds) == 0:
         raise ValueError("nothing to train on: no user has two training events")
     sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, epoch)]
@@ -362,15 +377,6 @@ def _examples(
             f"{min(sizes)} sequences, for {workers.world_size} processes to share"
         )
     return seeds, len(sizes)
-
-
-def autocast(settings: TrainSettings) -> AbstractContextManager[Any]:
-    """The precision context of the settings."""
-    device = torch.device(settings.device)
-    wanted = settings.precision == "bf16" or (
-        settings.precision == "auto" and fast_dtype(device) == torch.bfloat16
-    )
-    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
 
 
 def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -388,13 +394,3 @@ def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
 
 def _add(total: list[float], part: list[float]) -> list[float]:
     return [a + b for a, b in zip(total, part, strict=True)] if total else part
-
-
-class _Clock:
-    """Seconds since the run began, over all its sessions."""
-
-    def __init__(self, before: float) -> None:
-        self.start = time.perf_counter() - before
-
-    def __call__(self) -> float:
-        return time.perf_counter() - self.start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +11,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from tgrec.training.checkpoint import Progress as RunProgress
 from tgrec.training.settings import TrainSettings
+
+
+class Clock:
+    """Seconds since the run began, over all its sessions."""
+
+    def __init__(self, before: float) -> None:
+        self.start = time.perf_counter() - before
+
+    def __call__(self) -> float:
+        """The seconds until now."""
+        return time.perf_counter() - self.start
 
 
 class ProgressLine:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from tgrec.loader import TRACKS, WINDOWS, Track
 from tgrec.metrics import summarize
+from tgrec.nn.linear_cross_entropy import fast_dtype
 
 METRICS = tuple(summarize(torch.tensor([1])))
 
@@ -27,7 +29,11 @@ class TrainSettings:
         weight_decay: Decoupled (AdamW), on matrices only.
         warmup_steps: Steps in which the learning rate rises linearly from 0.
         lr_decay: ``none`` keeps it, ``cosine`` lets it fall to 1 % of it over ``epochs``.
-        accumulate: Batches per step of the optimizer.
+        accumulate: Batches per step of the optimizer, as if they were one.
+        events_at_once: Larger batches, in events with padding, are read in parts and their
+            gradients added up, which bounds the memory of a step. None is 16,384 on the CPU and
+            no bound elsewhere. Parts change neither loss nor gradient (but which random numbers
+            dropout draws), unless what a model loses on a row depends on the other rows.
         clip: Largest norm of the gradient; 0 leaves it alone.
         windows: ``last`` reads the last ``max_len`` events of each user, ``all`` all of them in
             windows, ``random`` a window that ends elsewhere every epoch (see
@@ -50,6 +56,7 @@ class TrainSettings:
     warmup_steps: int = 0
     lr_decay: Literal["none", "cosine"] = "none"
     accumulate: int = 1
+    events_at_once: int | None = None
     clip: float = 1.0
     windows: Literal["last", "all", "random"] = "last"
     track: Track = "T1"
@@ -60,7 +67,8 @@ class TrainSettings:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "eval_every", "batch_size", "accumulate"):
+        counts = ["epochs", "patience", "eval_every", "batch_size", "accumulate"]
+        for name in counts + ["events_at_once"] * (self.events_at_once is not None):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"'{name}' needs to be a positive integer (got {value!r})")
@@ -80,6 +88,12 @@ class TrainSettings:
                     f"'{name}' needs to be one of {list(allowed)} (got {getattr(self, name)!r})"
                 )
 
+    @property
+    def amp(self) -> bool:
+        """Whether products run in bfloat16, in training and in evaluation."""
+        fast = fast_dtype(torch.device(self.device)) == torch.bfloat16
+        return self.precision == "bf16" or (self.precision == "auto" and fast)
+
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of step ``step`` (from 0) of ``total``."""
         rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -87,3 +101,10 @@ class TrainSettings:
             return self.lr * rise
         done = max(0, step - self.warmup_steps) / max(1, total - self.warmup_steps)
         return self.lr * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def autocast(settings: TrainSettings) -> AbstractContextManager[Any]:
+    """The precision context of the settings."""
+    if not settings.amp:
+        return nullcontext()
+    return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)

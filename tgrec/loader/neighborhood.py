@@ -1,0 +1,134 @@
+"""Sampled neighbourhoods of users as PyG batches, without a word about the question."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from tgrec.data import Sampling
+from tgrec.data.batch import Strategy
+from tgrec.data.temporal_graph import EdgeType
+from tgrec.sampler import EventIndex, TemporalNeighborSampler
+from tgrec.sampler.event_index import EventList
+
+
+class NeighborhoodReader:
+    """(user, cut) in, a ``HeteroData`` of strictly earlier events out, one tree per user.
+
+    The first hop holds events of the user, the next one events of these items strictly before the
+    event that led there, and so on. Hence all that a tree holds is a function of the user's own
+    events before the cut: where in the order, or when, the question is asked cannot be told from
+    it. (Events of the items up to the cut would tell: a popular item has one every few minutes.)
+
+    The batch has what every PyG batch has: ``edge_index``, ``n_id``, ``e_id``, ``batch`` (the
+    number of the seed), ``num_sampled_nodes`` and ``num_sampled_edges``, the users of the seeds
+    first; the edges of ``('item', 'rev_r', 'user')`` carry messages from items to users. Besides:
+
+    * nodes: ``time`` ``[n]`` int64, Unix seconds of the event that led to the node; for a seed the
+      time of the question where it is given, else that of the user's newest event (0 without
+      any). ``degree`` ``[n]`` int64, how many events of the node are visible from there.
+    * edges: ``time`` ``[e]`` int64 of the event, never after that of the node that it points to.
+      ``lag`` ``[e]`` int64, how many newer events of that node are visible; 0 is the newest.
+
+    Where the data have no times, all times are 0.
+
+    Args:
+        index: The shared index.
+        sampling: Its ``num_neighbors`` and ``train_strategy`` are read.
+
+    Raises:
+        ValueError: If ``sampling`` asks for no neighbourhood.
+    """
+
+    def __init__(self, index: EventIndex, sampling: Sampling) -> None:
+        if sampling.num_neighbors is None:
+            raise ValueError("'sampling' needs 'num_neighbors' (got None)")
+        self.index, self.sampling = index, sampling
+        self._logs = (
+            [(index.relation == r).nonzero().view(-1) for r in range(len(index.relations))]
+            if len(index.relations) > 1
+            else None
+        )
+        self._earlier = {"user": _earlier(index.by_user), "item": _earlier(index.by_item)}
+
+    @cached_property
+    def _scoring(self) -> TemporalNeighborSampler:
+        return self._sampler("last")
+
+    @cached_property
+    def _training(self) -> TemporalNeighborSampler:
+        return self._sampler(self.sampling.train_strategy)
+
+    def _sampler(self, strategy: Strategy) -> TemporalNeighborSampler:
+        assert self.sampling.num_neighbors is not None
+        return TemporalNeighborSampler(
+            self.index, self.sampling.num_neighbors, strategy=strategy, hop_time="edge"
+        )
+
+    def read(
+        self, user: Tensor, cut: Tensor, now: Tensor | None = None, key: int | None = None
+    ) -> HeteroData:
+        """The neighbourhoods of a batch.
+
+        Args:
+            user: ``[B]`` int64 on the index's device.
+            cut: ``[B]`` int64; only events with ``event_id < cut`` are read.
+            now: ``[B]`` int64 Unix seconds of the question, where a model may know it.
+            key: Given while training: of the draws of ``train_strategy`` ``uniform``.
+        """
+        sampler = self._scoring if key is None else self._training
+        if key is not None:
+            sampler.set_epoch(key)
+        seeds = torch.arange(user.numel(), device=user.device)
+        out = sampler.sample({"user": (user, cut, seeds)})
+        edges = {e: torch.stack([out.row[e], out.col[e]]) for e in out.row}
+        e_id = {e: place for e, place in (out.edge or {}).items() if place is not None}
+        logs = {e: self._log(e, place) for e, place in e_id.items()}
+        data = HeteroData()
+        for node_type, node in out.node.items():
+            store = data[node_type]
+            store.n_id, store.num_nodes = node, node.numel()
+            store.batch = (out.batch or {})[node_type]
+            store.time, store.degree = torch.zeros_like(node), torch.zeros_like(node)
+            store.num_sampled_nodes = (out.num_sampled_nodes or {})[node_type]
+        data["user"].batch_size = user.numel()
+        self._seeds(data, user, cut, now)
+        for e, (row, _) in edges.items():  # every node but the seeds was reached by one edge
+            data[e[0]].time[row] = self.index.time.index_select(0, logs[e])
+            data[e[0]].degree[row] = self._earlier[e[0]].index_select(0, logs[e])
+        for e, edge_index in edges.items():
+            store = data[e]
+            store.edge_index, store.e_id = edge_index, e_id[e]
+            store.time = self.index.time.index_select(0, logs[e])
+            visible = data[e[2]].degree.index_select(0, edge_index[1])
+            store.lag = visible - 1 - self._earlier[e[2]].index_select(0, logs[e])
+            store.num_sampled_edges = (out.num_sampled_edges or {})[e]
+        return data
+
+    def _seeds(self, data: HeteroData, user: Tensor, cut: Tensor, now: Tensor | None) -> None:
+        """Writes degree and time of the seeds."""
+        events, size = self.index.by_user, user.numel()
+        start, stop = events.past(user, cut)
+        data["user"].degree[:size] = stop - start
+        if now is None and events.log.numel():
+            newest = events.log.index_select(0, (stop - 1).clamp(min=0))
+            now = torch.where(stop > start, self.index.time.index_select(0, newest), 0)
+        if now is not None:
+            data["user"].time[:size] = now
+
+    def _log(self, edge_type: EdgeType, e_id: Tensor) -> Tensor:
+        """Where the edges of a type stand in the log of all events."""
+        if self._logs is None:
+            return e_id
+        relation = edge_type[1] if edge_type[0] == "user" else edge_type[1].removeprefix("rev_")
+        return self._logs[self.index.relations.index(relation)].index_select(0, e_id)
+
+
+def _earlier(events: EventList) -> Tensor:
+    """``[E]`` for each event of the log, how many events its node has before it."""
+    place = torch.arange(events.log.numel(), device=events.log.device)
+    first = torch.repeat_interleave(events.ptr[:-1], events.ptr.diff(), output_size=place.numel())
+    return torch.empty_like(place).scatter_(0, events.log, place - first)
