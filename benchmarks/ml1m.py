@@ -115,6 +115,12 @@ class Options:
     """Blocks (of each branch)."""
     d_ff: int | None = None
     """Width of the feed-forward layers."""
+    tgt_blocks: int | None = None
+    """Blocks of the TGT branch, where they are not as many as of the BERT branch."""
+    tgt_d_ff: int | None = None
+    """Width of its feed-forward layers, likewise."""
+    temperature: float | None = None
+    """Where the learned temperature of cosine logits starts; 0 for inner products."""
     max_len: int | None = None
     """Events read per user."""
     dropout: float | None = None
@@ -143,7 +149,7 @@ class Options:
 MODEL_FLAGS = {
     **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
                       "last_prob", "positions", "use_time", "use_graph", "hidden_channels",
-                      "num_neighbors")},
+                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature")},
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip

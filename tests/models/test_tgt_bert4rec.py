@@ -50,6 +50,58 @@ def history_batch() -> RecBatch:
     return loader.batch(SPLIT.test)
 
 
+# ---- cosine logits and the form of the TGT branch ----------------------------------------------
+
+
+@torch.no_grad()
+def test_with_a_temperature_logits_are_cosines() -> None:
+    """By hand: both branches and the items as directions, the branches divided by T."""
+    model, batch = model_of(temperature=0.1, use_graph=False), history_batch()
+    plain = model_of(use_graph=False)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    assert batch.history is not None
+    history, mask_token = batch.history, torch.full((batch.user.numel(), 1), ITEMS)
+    item = torch.cat([history.item, mask_token], dim=1)
+    mask = torch.cat([history.mask, torch.ones_like(mask_token, dtype=torch.bool)], dim=1)
+    bert = plain.bert_hidden(item, mask)[:, -1]
+    tgt = plain.tgt_hidden(history, None)[:, -1]
+    table = plain.item[:ITEMS]
+    parts = [(x / x.norm(dim=1, keepdim=True)) / 0.1 for x in (bert, tgt)]
+    fused = 0.3 * parts[0] + 0.7 * parts[1]
+    expected = fused @ (table / table.norm(dim=1, keepdim=True)).t()
+    torch.testing.assert_close(model.score(batch), expected)
+    model.item[:ITEMS] *= torch.rand(ITEMS, 1) + 0.5
+    scaled = model.encode_item()
+    torch.testing.assert_close(scaled.norm(dim=1), torch.ones(ITEMS))
+    assert model.monitor()["temperature"] == pytest.approx(0.1)
+    assert "temperature" not in plain.monitor()
+
+
+def test_the_branches_may_differ_in_depth_and_width() -> None:
+    model = TGTBERT4Rec(ITEMS, **SMALL, tgt_blocks=4, tgt_d_ff=24)
+    assert model.bert is not None
+    assert model.tgt is not None
+    assert (len(model.bert.encoder.blocks), len(model.tgt.blocks)) == (2, 4)
+    assert (model.bert.encoder.blocks[0].up.out_features, model.tgt.blocks[0].up.out_features) == (
+        32,
+        24,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("tgt_blocks", 0, "'tgt_blocks' and 'tgt_d_ff' need to be positive"),
+        ("tgt_d_ff", -1, "'tgt_blocks' and 'tgt_d_ff' need to be positive"),
+        ("temperature", -0.1, "'temperature' needs to be a number of at least 0"),
+        ("temperature", float("nan"), "'temperature' needs to be a number of at least 0"),
+    ],
+)
+def test_forms_that_cannot_be(name: str, value: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TGTBERT4Rec(ITEMS, **{**SMALL, name: value})
+
+
 # ---- the gate --------------------------------------------------------------------------------
 
 

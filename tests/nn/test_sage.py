@@ -146,7 +146,8 @@ def test_inference_on_a_cut_graph_with_reverse_edges() -> None:
     wanted = model.eval()(x, graph.edge_index_dict)
     assert all(torch.allclose(out[t], wanted[t], atol=1e-5) for t in wanted)
     empty = {e: i[:, :0] for e, i in graph.edge_index_dict.items()}
-    assert torch.equal(model.inference(x, empty, batch_size=7)["user"], model(x, {})["user"])
+    alone = model.inference(x, empty, batch_size=7)["user"]  # sums in another order
+    assert torch.allclose(alone, model(x, {})["user"], atol=1e-6)
     assert model.inference({t: v[:0] for t, v in x.items()}, empty)["item"].shape == (0, 6)
 
 

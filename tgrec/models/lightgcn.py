@@ -25,9 +25,10 @@ class LightGCN(TwoTower):
     which order.
 
     Differs from the paper: the neighbourhood is the user's newest events, not all of a static
-    graph; the user who is asked about has no vector of its own, ``x_u^{(0)} = 0``; items are scored by their own vectors, not by propagated ones; these vectors include
-    projected features (:class:`tgrec.models.two_tower.TwoTower`); cross-entropy over the whole
-    catalogue, at a learned temperature, instead of BPR.
+    graph; the user who is asked about has no vector of its own, ``x_u^{(0)} = 0``; items are
+    scored by their own vectors, not by propagated ones; these vectors include projected features
+    (:class:`tgrec.models.two_tower.TwoTower`); cross-entropy over the whole catalogue, at a
+    learned temperature, instead of BPR.
 
     Args:
         num_items: N.

@@ -14,6 +14,7 @@ from tgrec.models.base import RecModel, inner_products
 from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.models.sasrec import next_item_loss
+from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
 from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions, SequenceEncoder
@@ -49,6 +50,9 @@ class TGTBERT4Rec(RecModel):
       .. math:: h = \alpha\, h_{bert} + (1 - \alpha)\, h_{tgt}, \qquad
                 z = h E^\top + (1 - \alpha)\, w \log(1 + p / 0.0003)
 
+    With a ``temperature`` T the rows of E in z, and h of each branch before the gate, are
+    divided by their norms, and h by T: cosine logits, as in HSTU.
+
     The loss is the mean cross-entropy over the whole catalogue of three kinds of predictions: of
     z for the last event of each sequence, of ``h_bert`` at all masked positions, of ``h_tgt`` at
     all positions.
@@ -64,6 +68,8 @@ class TGTBERT4Rec(RecModel):
         n_heads: Attention heads of each branch.
         n_blocks: Blocks of each branch.
         d_ff: Width of the feed-forward layers.
+        tgt_blocks: Blocks of the TGT branch, if they are not ``n_blocks``.
+        tgt_d_ff: Width of its feed-forward layers, if it is not ``d_ff``.
         max_len: L, how many of the latest events are read.
         dropout: In [0, 1).
         fusion_alpha: Share of the BERT branch, in [0, 1].
@@ -74,6 +80,8 @@ class TGTBERT4Rec(RecModel):
         use_time: Whether the TGT branch reads times.
         use_graph: Whether the TGT branch reads item-item edges (they come from
             :meth:`from_graph`; a model made by hand has none).
+        temperature: Logits are cosines divided by a learned temperature that starts here; with 0
+            they are inner products.
         num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
 
@@ -84,6 +92,8 @@ class TGTBERT4Rec(RecModel):
         n_heads: int = 2,
         n_blocks: int = 2,
         d_ff: int = 256,
+        tgt_blocks: int | None = None,
+        tgt_d_ff: int | None = None,
         max_len: int = 200,
         dropout: float = 0.2,
         fusion_alpha: float = 0.3,
@@ -93,6 +103,7 @@ class TGTBERT4Rec(RecModel):
         positions: Positions = "learned",
         use_time: bool = True,
         use_graph: bool = True,
+        temperature: float = 0.0,
         num_edges: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(
@@ -101,6 +112,8 @@ class TGTBERT4Rec(RecModel):
             n_heads=n_heads,
             n_blocks=n_blocks,
             d_ff=d_ff,
+            tgt_blocks=tgt_blocks,
+            tgt_d_ff=tgt_d_ff,
             max_len=max_len,
             dropout=dropout,
             fusion_alpha=fusion_alpha,
@@ -110,10 +123,21 @@ class TGTBERT4Rec(RecModel):
             positions=positions,
             use_time=use_time,
             use_graph=use_graph,
+            temperature=temperature,
             num_edges=num_edges,
         )
         if not 0 <= fusion_alpha <= 1:
             raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {fusion_alpha})")
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"'temperature' needs to be a number of at least 0 (got {temperature})")
+        blocks, width = (
+            b if a is None else a for a, b in ((tgt_blocks, n_blocks), (tgt_d_ff, d_ff))
+        )
+        if blocks < 1 or width < 1:
+            raise ValueError(
+                f"'tgt_blocks' and 'tgt_d_ff' need to be positive or None (got {tgt_blocks} and "
+                f"{tgt_d_ff}); a model without the TGT branch has fusion_alpha=1"
+            )
         self.sampling = Sampling(max_len=max_len)
         self.mask_prob, self.last_prob = mask_prob, last_prob
         self.use_time, self.use_graph = use_time, use_graph
@@ -126,9 +150,13 @@ class TGTBERT4Rec(RecModel):
             self.bert = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
         if fusion_alpha < 1:
             self.tgt = SequenceEncoder(
-                d_model, n_heads, n_blocks, d_ff, max_len, dropout, causal=True,
-                positions=positions, pair_kinds=NUM_BUCKETS if use_time else 0,
+                d_model, n_heads, blocks, width, max_len, dropout,
+                causal=True, positions=positions,
+                pair_kinds=NUM_BUCKETS if use_time else 0,
             )  # fmt: skip
+        self.sharpness: nn.Parameter | None = None
+        if temperature > 0:
+            self.sharpness = nn.Parameter(torch.tensor(-math.log(temperature)))
         gate = torch.tensor(float(fusion_alpha))
         self.gate: Tensor
         if learnable_fusion and 0 < fusion_alpha < 1:
@@ -160,13 +188,13 @@ class TGTBERT4Rec(RecModel):
         return torch.sigmoid(self.gate) if isinstance(self.gate, nn.Parameter) else self.gate
 
     def monitor(self) -> dict[str, float]:
-        """The gate, and the weight of the graph."""
+        """The gate, the weight of the graph and the temperature, as far as they are there."""
         out = {"alpha": float(self.alpha.detach())}
-        return (
-            out
-            if self.graph_weight is None
-            else out | {"graph_weight": float(self.graph_weight.detach())}
-        )
+        if self.graph_weight is not None:
+            out["graph_weight"] = float(self.graph_weight.detach())
+        if self.sharpness is not None:
+            out["temperature"] = math.exp(-float(self.sharpness.detach()))
+        return out
 
     # ---- the two branches ---------------------------------------------------------------------
 
@@ -175,8 +203,7 @@ class TGTBERT4Rec(RecModel):
     ) -> Tensor:
         """:class:`BERTBranch` for items with mask tokens among them."""
         assert self.bert is not None
-        hidden: Tensor = self.bert(F.embedding(item, self.item), mask, rows, last)
-        return hidden
+        return self._sharpen(self.bert(F.embedding(item, self.item), mask, rows, last))
 
     def tgt_hidden(self, history: History, query_time: Tensor | None, last: bool = False) -> Tensor:
         """``[B, L, D]``: position j holds what is looked for after edge j; or the ``last``."""
@@ -187,8 +214,13 @@ class TGTBERT4Rec(RecModel):
             asked = history.time if query_time is None else query_time[:, 1:]
             pairs = gap_pairs(asked, history.time, history.mask)
         vectors = F.embedding(history.item, self.item)
-        hidden: Tensor = self.tgt(vectors, history.mask, pairs, last)
-        return hidden
+        return self._sharpen(self.tgt(vectors, history.mask, pairs, last))
+
+    def _sharpen(self, hidden: Tensor) -> Tensor:
+        """Directions, as long as the temperature is low, where logits are cosines."""
+        if self.sharpness is None:
+            return hidden
+        return F.normalize(hidden.float(), dim=-1) * self.sharpness.exp()
 
     def fuse(self, bert: Tensor | None, tgt: Tensor | None) -> Tensor:
         """``alpha * bert + (1 - alpha) * tgt``; a branch that is not built has share 0."""
@@ -211,8 +243,9 @@ class TGTBERT4Rec(RecModel):
         return self.fuse(bert, tgt)
 
     def encode_item(self) -> Tensor:
-        """``[N, D]``, the table that both branches read from, without the mask token."""
-        return self.item[: self.num_items]
+        """``[N, D]``, the table that both branches read from, or its directions."""
+        table = self.item[: self.num_items]
+        return table if self.sharpness is None else F.normalize(table.float(), dim=1)
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the fused product and what the graph adds to it."""
@@ -278,28 +311,28 @@ class TGTBERT4Rec(RecModel):
         Returns:
             ``[B, L, num_items + 1]`` logits (column 0, the padding, is -inf), and the dict.
         """
-        history, order = _from_seed(self, input_ids, timestamps, mask)
+        history, order = self._read_seed_batch(input_ids, timestamps, mask)
         bert = None if self.bert is None else self.bert_hidden(history.item, history.mask)
         tgt = None
         if self.tgt is not None:
             event = history.mask & (history.item < self.num_items)  # a mask token is no edge
             known = History(
-                item=_shift(history.item.clamp(max=self.num_items - 1)),
-                time=_shift(history.time),
-                event_id=_shift(history.event_id),
-                relation=_shift(history.relation),
-                mask=_shift(event),
+                item=shift_right(history.item.clamp(max=self.num_items - 1)),
+                time=shift_right(history.time),
+                event_id=shift_right(history.event_id),
+                relation=shift_right(history.relation),
+                mask=shift_right(event),
             )
             tgt = self.tgt_hidden(known, None)
         fused = self.fuse(bert, tgt)
         logits = F.pad(inner_products(fused, self.encode_item()), (1, 0), value=-math.inf)
         back = torch.argsort(order, dim=1)
-        logits = _rows(logits, back)
+        logits = reorder(logits, back)
         if not return_fusion_info:
             return logits
         none = torch.zeros_like(fused)
         parts = {"bert_hidden": bert, "tgt_hidden": tgt, "fused": fused}
-        info = {name: _rows(none if x is None else x, back) for name, x in parts.items()}
+        info = {name: reorder(none if x is None else x, back) for name, x in parts.items()}
         return logits, {"alpha": self.alpha, **info}
 
     @torch.no_grad()
@@ -310,12 +343,18 @@ class TGTBERT4Rec(RecModel):
         """
         was_training = self.training
         self.eval()
-        history, _ = _from_seed(self, input_ids, timestamps, mask)
+        history, _ = self._read_seed_batch(input_ids, timestamps, mask)
         if (history.item == self.num_items).any():
             raise ValueError("'input_ids' holds mask tokens; predict reads events only")
         scores = self.score(RecBatch(torch.arange(input_ids.size(0)), history))
         self.train(was_training)
         return F.pad(scores, (1, 0), value=-math.inf)
+
+    def _read_seed_batch(
+        self, input_ids: Tensor, timestamps: Tensor, mask: Tensor
+    ) -> tuple[History, Tensor]:
+        length = self.config["max_len"]
+        return read_seed_batch(input_ids, timestamps, mask, self.num_items, length)
 
 
 # The counts behind the graph of the TGT branch, of both classes.
@@ -324,54 +363,6 @@ COUNTS: dict[str, Any] = {"max_lag": 20, "lag_decay": 0.85, "last": 30, "age_dec
 
 def _counts_class(use_time: bool) -> type[SkipMarkov]:
     return GapMarkov if use_time else SkipMarkov
-
-
-def _from_seed(
-    model: TGTBERT4Rec, input_ids: Tensor, timestamps: Tensor, mask: Tensor
-) -> tuple[History, Tensor]:
-    """Left-pads (ids from 0) and returns where each position came from, ``[B, L]``."""
-    for name, value in (("timestamps", timestamps), ("mask", mask)):
-        if value.shape != input_ids.shape or input_ids.dim() != 2:
-            raise ValueError(
-                f"'{name}' needs the shape [B, L] of 'input_ids' (got {list(value.shape)} and "
-                f"{list(input_ids.shape)})"
-            )
-    if mask.dtype != torch.bool:
-        raise ValueError(f"'mask' needs to be bool, True at real events (got {mask.dtype})")
-    wrong = (input_ids != 0) != mask
-    if wrong.any():
-        raise ValueError(
-            f"'mask' and 'input_ids' disagree at {int(wrong.sum())} positions: mask is True "
-            f"exactly where an id is not 0; is it inverted?"
-        )
-    if int(input_ids.min()) < 0 or int(input_ids.max()) > model.num_items + 1:
-        raise ValueError(
-            f"'input_ids' needs ids in 0..{model.num_items + 1} (got {int(input_ids.min())}.."
-            f"{int(input_ids.max())})"
-        )
-    limit = model.config["max_len"]
-    if input_ids.size(1) > limit:
-        raise ValueError(
-            f"'input_ids' is longer than max_len={limit}; keep the last {limit} events"
-        )
-    order = torch.argsort(mask.long(), dim=1, stable=True)  # padding first, events in order
-    ids, real = input_ids.gather(1, order), mask.gather(1, order)
-    times = timestamps.gather(1, order)
-    if times.is_floating_point():
-        # Scaled times have lost their unit: spread them over the span of whole seconds of a year.
-        times = (times.double() * 365 * 86400).round()
-    item = torch.where(real, ids - 1, 0)
-    zero = torch.zeros_like(item)
-    return History(item, torch.where(real, times.long(), 0), zero, zero, real), order
-
-
-def _shift(x: Tensor) -> Tensor:
-    """Moves every position one to the right, so that position j knows what is before it."""
-    return F.pad(x[:, :-1], (1, 0))
-
-
-def _rows(x: Tensor, order: Tensor) -> Tensor:
-    return x.gather(1, order.unsqueeze(2).expand(-1, -1, x.size(2)))
 
 
 # The seed's spelling.

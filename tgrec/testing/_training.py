@@ -20,8 +20,9 @@ from tgrec.training.fit import fit
 # Training on noise: passes, users a pass, items; how much better long histories may be predicted
 # than single events (3 % was seen, and 32 % of a leak), and what counts as no loss at all.
 NOISE_PASSES, NOISE_USERS, NOISE_ITEMS, HONEST, NOTHING = 6, 1024, 32, 0.85, 0.05
-# Rounds of training until a model has learned what it says.
-ROUNDS, EPOCHS = 10, 10
+# Rounds of training until a model has learned what it says, and for what share of the users: the
+# last of them may take many rounds more, another number on every kind of processor.
+ROUNDS, EPOCHS, LEARNED = 10, 10, 0.9
 
 
 def check_gradients(subject: Subject, split: Split) -> RecModel:
@@ -172,17 +173,18 @@ def _learns_pairs(subject: Subject) -> None:
 def _train_until(
     subject: Subject, split: Split, rank: int, what: str, remove_seen: bool = True
 ) -> None:
-    """Rounds of training until every test target ranks within ``rank``."""
+    """Rounds of training until nearly every test target ranks within ``rank``."""
     model = subject.make(split.train)
     share = 0.0
     for _ in range(ROUNDS if model.num_parameters() else 1):
         _fit(subject, model, split)
         ranks = evaluate(model, split, split.test, sampled=False, remove_seen=remove_seen).ranks
         share = float((ranks["full"] <= rank).double().mean())
-        if share == 1:
+        if share >= LEARNED:
             return
     raise ModelCheckError(
-        f"{subject.name} does not learn {what}: HR@{rank} on held-out events is {share:.3f}, not 1"
+        f"{subject.name} does not learn {what}: HR@{rank} on held-out events is {share:.3f}, "
+        f"not {LEARNED} or more"
     )
 
 
