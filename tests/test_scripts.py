@@ -95,6 +95,19 @@ def test_saved_weights_measure_the_same(runs: tuple[Path, str], tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_runs_are_drawn(runs: tuple[Path, str], tmp_path: Path) -> None:
+    folders = [*runs[0].glob("sasrec-*"), *runs[0].glob("tgt_bert4rec-*")]
+    ok(script("benchmarks/draw_runs.py", *folders, "--out", tmp_path))
+    name = folders[1].name
+    wanted = {"training", "alpha", "ranks", *(f"{w}-{name}" for w in ("time-bias", "attention",
+                                                                     "parts"))}  # fmt: skip
+    assert {path.stem for path in tmp_path.iterdir()} == wanted
+    missing = script("benchmarks/draw_runs.py", tmp_path)
+    assert missing.returncode == 1
+    assert "is no run folder" in missing.stderr
+
+
+@pytest.mark.slow
 def test_a_model_of_ones_own_runs_from_anywhere(tmp_path: Path) -> None:
     model = f"{ROOT / 'examples' / 'custom_model.py'}:LastFew"
     words = ["benchmarks/ml1m.py", "--dataset", "simulated", "--model", model, *TINY[:4]]

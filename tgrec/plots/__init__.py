@@ -2,6 +2,22 @@
 
 from tgrec.plots.ego import draw_ego
 from tgrec.plots.layout import radial_layout
+from tgrec.plots.runs import (
+    draw_by_gap,
+    draw_monitored,
+    draw_rank_curves,
+    draw_shares,
+    draw_training,
+)
 from tgrec.plots.weekly import draw_weeks
 
-__all__ = ["draw_ego", "draw_weeks", "radial_layout"]
+__all__ = [
+    "draw_by_gap",
+    "draw_ego",
+    "draw_monitored",
+    "draw_rank_curves",
+    "draw_shares",
+    "draw_training",
+    "draw_weeks",
+    "radial_layout",
+]

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import textwrap
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
 
 from tgrec.data import TemporalRecGraph
-from tgrec.data.files import atomic_path
+from tgrec.plots.canvas import new_figure, save_figure
 from tgrec.plots.layout import Node, radial_layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg", ".pdf")
 MAX_NODES = 300  # more are a black disc
 FAINTEST = 0.16  # opacity of the oldest event
 USER, ITEM, RING = "#2563a8", "#e07b1f", "#d9dce1"
@@ -58,17 +56,10 @@ def draw_ego(
         ValueError: If the graph is not a neighbourhood or too large to be seen, or an argument
             cannot be used.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "draw_ego needs matplotlib, which is optional; install it with: python -m pip install "
-            "matplotlib"
-        ) from error
-    suffix = _check(graph, path, time)
-    if ax is None:
-        side = min(7.0 + 0.045 * (graph.num_users + graph.num_items), 14.0)
-        ax = Figure(figsize=(side, side)).add_subplot()
+    _check(graph, time)
+    side = min(7.0 + 0.045 * (graph.num_users + graph.num_items), 14.0)
+    figure = new_figure("draw_ego", (side, side), path)
+    ax = figure.add_subplot() if ax is None else ax
     by_time = graph.has_time if time is None else time
     net = graph.to_networkx()
     places = radial_layout(net)
@@ -79,10 +70,8 @@ def draw_ego(
         _draw_labels(ax, net, places, _item_labels(graph, labels))
     _draw_legend(ax, net, by_time)
     ax.set_title(_title(net, by_time), fontsize=12, pad=26)
-    figure: Figure = ax.figure  # type: ignore[assignment]  # a part of a figure draws as well
-    if path is not None:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=150, bbox_inches="tight")
+    figure = ax.figure  # type: ignore[assignment]  # a part of a figure draws as well
+    save_figure(figure, path, bbox_inches="tight")
     return figure
 
 
@@ -95,10 +84,8 @@ def opacities(clock: np.ndarray) -> np.ndarray:
     return FAINTEST + (1 - FAINTEST) * recency
 
 
-def _check(
-    graph: TemporalRecGraph, path: str | os.PathLike[str] | None, time: bool | None
-) -> str | None:
-    """The format to save in; raises for what cannot be drawn."""
+def _check(graph: TemporalRecGraph, time: bool | None) -> None:
+    """Raises for what cannot be drawn."""
     if any("hops" not in graph[node_type] for node_type in ("user", "item")):
         raise ValueError("'graph' needs to come from graph.ego(...): its nodes have no 'hops'")
     size = graph.num_users + graph.num_items
@@ -109,11 +96,6 @@ def _check(
         )
     if time and not graph.has_time:
         raise ValueError("'time' is True, but the events have only an order; leave it out")
-    if path is None:
-        return None
-    if Path(path).suffix.lower() not in FORMATS:
-        raise ValueError(f"'path' needs to end in one of {', '.join(FORMATS)} (got {str(path)!r})")
-    return Path(path).suffix.lower().removeprefix(".")
 
 
 def _item_labels(graph: TemporalRecGraph, labels: str | bool) -> dict[Node, str]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
-from tgrec.data.files import atomic_path
+from tgrec.plots.canvas import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg", ".pdf")
 PAST, HIT, WRONG, MISSED, BAND = "#2563a8", "#1f7a4d", "#b3261e", "#e07b1f", "#f2f4f7"
 ROWS = 28  # more cannot be read
 
@@ -68,32 +66,21 @@ def draw_weeks(
         ImportError: If matplotlib is not installed.
         ValueError: If the user is unknown, or an argument cannot be used.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "draw_weeks needs matplotlib, which is optional; install it with: python -m pip "
-            "install matplotlib"
-        ) from error
     if len(cuts) != len(names) + 1 or len(names) < 2:
         raise ValueError(
             f"'names' needs one name per week and at least 2 (got {len(names)} for {len(cuts)} "
             f"cuts)"
         )
-    if path is not None and Path(path).suffix.lower() not in FORMATS:
-        raise ValueError(f"'path' needs to end in one of {', '.join(FORMATS)} (got {str(path)!r})")
     if not 0 <= user < graph.num_users:
         raise ValueError(f"'user' needs to be in 0..{graph.num_users - 1} (got {user})")
     rows = user_weeks(graph, user, cuts, predicted)
     height = 1.9 + 0.27 * max(len(rows.events), 4)
-    figure: Figure = Figure(figsize=(4.2 + 0.72 * len(names), height), layout="constrained")
+    figure = new_figure("draw_weeks", (4.2 + 0.72 * len(names), height), path, layout="constrained")
     ax = figure.add_subplot()
     _draw_marks(ax, rows)
     _draw_frame(ax, rows, names, _labels(graph, rows))
     _draw_title(ax, rows, graph.raw_ids("user")[user], names[-1])
-    if path is not None:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=Path(path).suffix[1:].lower(), dpi=150)
+    save_figure(figure, path)
     return figure
 
 

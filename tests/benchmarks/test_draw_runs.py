@@ -1,0 +1,79 @@
+"""``benchmarks/draw_runs.py``: its measures against sums by hand, and the drawings of a run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tgrec.data import leave_one_out
+from tgrec.loader import SeedLoader
+from tgrec.models import TGTBERT4Rec
+from tgrec.nn.gap_attention import gap_bucket
+from tgrec.sampler import EventIndex
+from tgrec.testing import noise_graph
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+SPLIT = leave_one_out(noise_graph(num_items=20))
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("draw_runs")
+    sys.path.remove(str(FOLDER))
+
+
+def model() -> TGTBERT4Rec:
+    torch.manual_seed(0)
+    small = {"d_model": 16, "n_blocks": 1, "tgt_blocks": 2, "d_ff": 16, "max_len": 10}
+    out = TGTBERT4Rec.from_graph(SPLIT.train, **small, temperature=0.1).eval()
+    assert out.tgt is not None
+    with torch.no_grad():
+        for parameter in out.tgt.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return out
+
+
+@torch.no_grad()
+def test_attention_by_gap_is_the_softmax_of_the_first_block(script: ModuleType) -> None:
+    net, batch = model(), SeedLoader(EventIndex(SPLIT.graph), model().sampling).batch(SPLIT.test)
+    mass = script.attention_by_gap(net, batch)
+    torch.testing.assert_close(mass.sum(dim=1), torch.ones(2), rtol=1e-4, atol=1e-4)
+    history, tgt = batch.history, net.tgt
+    assert history is not None
+    assert tgt is not None
+    assert tgt.pair_bias is not None
+    x = net.item[history.item] * 4 + tgt.positions(history.item.size(1))
+    q, k, _ = tgt.blocks[0]._heads(tgt.blocks[0].qkv(tgt.blocks[0].norm_1(x)))
+    expected, rows = torch.zeros(64), history.mask.any(dim=1).nonzero().view(-1).tolist()
+    for b in rows:
+        for h in range(2):
+            real = history.mask[b].nonzero().view(-1)
+            bucket = gap_bucket(history.time[b, -1] - history.time[b, real]).long()
+            score = k[b, h, real] @ q[b, h, -1] / 8**0.5 + tgt.pair_bias[0, h, bucket]
+            expected.index_add_(0, bucket, score.softmax(0) / (2 * len(rows)))
+    torch.testing.assert_close(mass[0], expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_parts_are_those_of_the_score(script: ModuleType) -> None:
+    net, batch = model(), SeedLoader(EventIndex(SPLIT.graph), model().sampling).batch(SPLIT.test)
+    shares = script.parts_of_scores(net, batch, SPLIT.test.item)
+    assert list(shares) == ["BERT branch", "TGT branch", "item-item edges"]
+    whole = sum(shares.values())
+    lifted = ~whole.isnan()
+    torch.testing.assert_close(whole[lifted], torch.ones(int(lifted.sum())))
+    alone = TGTBERT4Rec(20, d_model=16, n_blocks=1, max_len=10, fusion_alpha=0.0).eval()
+    assert list(script.parts_of_scores(alone, batch, SPLIT.test.item)) == ["TGT branch"]
+
+
+def test_buckets_begin_where_gap_bucket_says(script: ModuleType) -> None:
+    start = script.bucket_seconds()
+    whole = start == start.round()  # bucket 2 would begin at a second and a half
+    assert torch.equal(gap_bucket(start[whole].long()), whole.nonzero().view(-1).to(torch.uint8))
