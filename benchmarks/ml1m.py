@@ -342,14 +342,16 @@ def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
     """A saved model for this catalogue and, since boards split differently, for this board."""
     if (folder / "model").is_dir():
         folder = folder / "model"
-    model = load_model(folder, {cls.__name__: cls}, task.split.graph.num_items, task.checksum)
     board = read_config(folder).get("board", task.board)
     if board != task.board:
         raise ValueError(
             f"--weights: {folder} was trained on the board {board}, whose training events may be "
             f"test events of {task.board}; use --board {board}"
         )
-    return model
+    split = task.split
+    return load_model(
+        folder, {cls.__name__: cls}, split.graph.num_items, task.checksum, split.train
+    )
 
 
 def audit_ties(

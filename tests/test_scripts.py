@@ -95,6 +95,21 @@ def test_saved_weights_measure_the_same(runs: tuple[Path, str], tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_weights_are_kept_small_and_measure_the_same(
+    runs: tuple[Path, str], tmp_path: Path
+) -> None:
+    (first,) = runs[0].glob("tgt_bert4rec-*")
+    ok(script("benchmarks/keep_weights.py", first, "kept", "--out", tmp_path / "weights"))
+    size = sum(path.stat().st_size for path in (tmp_path / "weights" / "kept").iterdir())
+    assert size < sum(path.stat().st_size for path in (first / "model").iterdir()) / 5
+    words = ["benchmarks/ml1m.py", "--dataset", "simulated", "--eval-only", "--weights"]
+    ok(script(*words, tmp_path / "weights" / "kept", "--out", tmp_path / "runs"))
+    (second,) = (tmp_path / "runs").iterdir()
+    values = [json.loads((f / "metrics.json").read_text())["metrics"] for f in (first, second)]
+    assert values[0] == values[1]
+
+
+@pytest.mark.slow
 def test_runs_are_drawn(runs: tuple[Path, str], tmp_path: Path) -> None:
     folders = [*runs[0].glob("sasrec-*"), *runs[0].glob("tgt_bert4rec-*")]
     ok(script("benchmarks/draw_runs.py", *folders, "--out", tmp_path))

@@ -220,3 +220,32 @@ def test_parameters_go_back_where_they_came_from(split: Split) -> None:
     with pytest.raises(ValueError, match=r"parameter item has the shape \[1, 16\], not \[24, 16\]"):
         load_parameters(model, {**kept, "item": torch.ones(1, 16)})
     assert all(torch.equal(v, kept[k]) for k, v in taken().items())
+
+
+# ---- what was learned, without what was counted ------------------------------------------------
+
+
+def test_counts_are_made_again_from_the_training_events(tmp_path: Path, split: Split) -> None:
+    model = build("tgt_bert4rec", split, temperature=0.1)
+    save_model(model, tmp_path, learned_only=True, board="toy")
+    names = load_file(tmp_path / WEIGHTS)
+    assert set(names) == {name for name, _ in model.named_parameters()}
+    loaded = load_model(tmp_path, MODELS, train=split.train)
+    assert torch.equal(scores(loaded, split), scores(model, split))
+    assert read_config(tmp_path)["board"] == "toy"
+
+
+@pytest.mark.parametrize("given", ["nothing", "other events"])
+def test_without_these_events_there_is_no_model(given: str, tmp_path: Path, split: Split) -> None:
+    save_model(build("tgt_bert4rec", split), tmp_path, learned_only=True)
+    train = None if given == "nothing" else split.train.before(40)
+    said = "none were given" if train is None else "give other counts"
+    with pytest.raises(ValueError, match=f"needs the training events.*{said}"):
+        load_model(tmp_path, MODELS, train=train)
+
+
+def test_a_model_that_counts_nothing_needs_no_events(tmp_path: Path, split: Split) -> None:
+    model = build("sasrec", split)
+    save_model(model, tmp_path, learned_only=True)
+    loaded = load_model(tmp_path, MODELS)
+    assert torch.equal(scores(loaded, split), scores(model, split))

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tgrec import __version__
+from tgrec.data import TemporalRecGraph
 from tgrec.data.files import atomic_path, write_text
 from tgrec.models.base import RecModel
 
@@ -22,17 +23,25 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CHECKSUM, SHA256 = "checksum", "sha256:"
 
 
-def save_model(model: RecModel, folder: str | os.PathLike[str], **about: Any) -> None:
+def save_model(
+    model: RecModel, folder: str | os.PathLike[str], *, learned_only: bool = False, **about: Any
+) -> None:
     """Writes ``config.json`` and ``model.safetensors`` into ``folder``, each atomically.
 
     Args:
         model: Any recommender.
         folder: Made if missing.
+        learned_only: Leave out what was counted from the training events (buffers), often many
+            times as large as what was learned; :func:`load_model` then needs these events.
         about: Further JSON values to keep, for example the catalogue's checksum.
     """
     folder = Path(folder)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    whole = model.state_dict()
+    values = dict(model.named_parameters()) if learned_only else whole
+    tensors = {k: v.detach().cpu().contiguous() for k, v in values.items()}
     config = {"class": type(model).__name__, "config": model.config, "tgrec": __version__, **about}
+    if len(values) < len(whole):
+        config["learned_only"] = True
     write_tensors(folder / WEIGHTS, tensors)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -108,6 +117,7 @@ def load_model(
     models: Mapping[str, type[RecModel]],
     num_items: int | None = None,
     catalogue: str | None = None,
+    train: TemporalRecGraph | None = None,
 ) -> RecModel:
     """Rebuilds a saved model.
 
@@ -116,6 +126,8 @@ def load_model(
         models: Classes it may be of; found by class name.
         num_items: If given, the catalogue that the model is wanted for.
         catalogue: If given, the checksum of that catalogue; compared with the saved one.
+        train: The training events, of which a model that was saved with ``learned_only`` counts
+            what it has counted; others need none.
 
     Raises:
         FileNotFoundError: If there is no model.
@@ -141,15 +153,25 @@ def load_model(
         )
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing; copy the whole folder")
+    learned_only = bool(saved.get("learned_only"))
     try:
-        model = classes[saved["class"]](**saved["config"])
+        model = _make(classes[saved["class"]], saved["config"], train if learned_only else None)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{folder / CONFIG}: {saved['class']} cannot be made from it ({error}); was it saved "
             f"by another version of the class?"
         ) from error
+    # As JSON, which knows no tuples.
+    same = json.dumps(model.config, sort_keys=True) == json.dumps(saved["config"], sort_keys=True)
+    if learned_only and (train is None or not same):
+        why = "none were given" if train is None else "those given give other counts"
+        raise ValueError(
+            f"{folder} holds what was learned only, and needs the training events for what was "
+            f"counted: {why}; pass train=split.train of the board it was trained on"
+        )
     try:
-        model.load_state_dict(read_tensors(folder / WEIGHTS)[0])
+        tensors = read_tensors(folder / WEIGHTS)[0]
+        load_parameters(model, tensors) if learned_only else model.load_state_dict(tensors)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split("\n\t")[:2])  # torch lists every tensor
         raise ValueError(
@@ -157,6 +179,14 @@ def load_model(
             f"copy both files anew from where they were saved"
         ) from error
     return model.eval()
+
+
+def _make(cls: type[RecModel], config: dict[str, Any], train: TemporalRecGraph | None) -> RecModel:
+    """The model of a configuration, without weights; counts are made where there are events."""
+    if train is None:
+        return cls(**config)
+    found_out = ("num_items", "num_users", "num_edges")  # by from_graph
+    return cls.from_graph(train, **{k: v for k, v in config.items() if k not in found_out})
 
 
 def parameters_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -48,7 +48,7 @@ def draw_training(
     _frame(left, "epoch", "training loss", "Loss")
     _frame(right, "epoch", f"{metric}, validation", f"{metric} on validation")
     for ax in (left, right):
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
     right.legend(frameon=False, fontsize=9)
     save_figure(figure, path)
     return figure
@@ -79,7 +79,7 @@ def draw_monitored(
     known = sorted({key for h in histories.values() for entry in h for key in entry})
     _need(bool(ax.lines), "name", f"no run follows {name!r}; the runs hold {', '.join(known)}")
     _frame(ax, "epoch", name, f"{name} over training")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.legend(frameon=False, fontsize=9)
     save_figure(figure, path)
     return figure
