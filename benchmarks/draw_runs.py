@@ -102,14 +102,14 @@ def draw_model(
             "Attention against the age of an event",
             written_to(written, out / f"attention-{name}.png"),
         )
-    assert batch.history is not None
-    length = batch.history.mask.sum(dim=1)
+    start, stop = loader.index.by_user.past(targets.user, targets.cut)
+    length = stop - start
     shares = parts_of_scores(model, batch, targets.item)
     rows = {n: (length >= low) & (length <= high) for n, (low, high) in LENGTHS.items()}
     rows = {n: row for n, row in rows.items() if bool(row.any())}
     draw_shares(
         {
-            part: [float(value[row].mean()) for row in rows.values()]
+            part: [float(value[row].nanmean()) for row in rows.values()]
             for part, value in shares.items()
         },
         list(rows),

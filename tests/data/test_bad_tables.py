@@ -306,7 +306,7 @@ FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {},
         r"NUL bytes; it is not text in 'utf-8-sig' \(pass encoding=\)",
     ),
-    ("gzip", b"\x1f\x8b\x08\x00", {}, "compressed file; unpack it first"),
+    ("gzip", b"\x1f\x8b\x08\x00", {}, "is a damaged compressed file .*; fetch it again"),
     ("zip", b"PK\x03\x04", {}, "compressed file; unpack it first"),
     (
         "wrong separator",
@@ -337,9 +337,15 @@ FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
         "one field less",
         HEAD + b"1,2,3\n1,2\n",
         {},
-        r"missing times in row 2 .*row 1 is the first line below",
+        r"missing times in line 3 \(1 in all\); drop these rows",
     ),
-    ("empty id", HEAD + b",2,3\n", {}, "'user': column 'user_id' has missing ids in row 1"),
+    ("empty id", HEAD + b",2,3\n", {}, "'user': column 'user_id' has missing ids in line 2"),
+    (
+        "empty id below a blank line",
+        HEAD + b"\n,2,3\n",
+        {},
+        r"missing ids in row 1 .*\(row 1 is the first one below the header\)",
+    ),
     ("unbalanced quote", HEAD + b'1,"2,3\n4,5,6\n', {}, "EOF inside string"),
     (
         "web page",

@@ -31,6 +31,10 @@ def test_tags_and_what_they_say() -> None:
         "ml1m-time",
         "ml100k-seed",
         "simulated-loo",
+        "trigrec-food",
+        "trigrec-kitchen",
+        "simulated-food",
+        "simulated-kitchen",
     ]
     assert all(board.tag == tag for tag, board in BOARDS.items())
     kept = [tag for tag, board in BOARDS.items() if not board.remove_seen]
@@ -50,7 +54,7 @@ def test_unknown_tag_lists_the_known_ones() -> None:
 
 def test_missing_data_say_so(tmp_path: Path) -> None:
     for tag in BOARDS:
-        if tag != "simulated-loo":
+        if not tag.startswith("simulated"):
             with pytest.raises(DatasetNotFound, match="TGREC_DATA"):
                 load_board(tag, tmp_path, download=False)
 

@@ -73,14 +73,15 @@ def test_draws_depend_on_key_and_place_from_the_end_only() -> None:
     assert batch.history is not None
     whole = make_cloze(batch, ITEMS, 0.3, 0.2)
     # More padding, and other rows beside it.
-    padded = History(*(F.pad(x, (5, 0)) for x in vars(batch.history).values()))
+    columns = [x for x in vars(batch.history).values() if x is not None]
+    padded = History(*(F.pad(x, (5, 0)) for x in columns))
     wide = make_cloze(replace(batch, history=padded), ITEMS, 0.3, 0.2)
     assert torch.equal(wide.item[:, 5:], whole.item)
     assert torch.equal(wide.hole[:, 5:], whole.hole)
     rows = torch.tensor([60, 3, 17])
     part = RecBatch(
         batch.user[rows],
-        History(*(x[rows] for x in vars(batch.history).values())),
+        History(*(x[rows] for x in columns)),
         batch.item[rows],  # type: ignore[index]
         key=batch.key[rows],  # type: ignore[index]
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -26,7 +27,8 @@ def split() -> Split:
 
 
 def build(name: str, split: Split, **kwargs: Any) -> RecModel:
-    small = SMALL if "rec" in name else {}
+    taken = inspect.signature(MODELS[name]).parameters
+    small = {key: value for key, value in SMALL.items() if key in taken}
     torch.manual_seed(3)
     return MODELS[name].from_graph(split.train, **{**small, **kwargs}).eval()
 

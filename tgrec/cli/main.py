@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import os
 import platform as host
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from json import dumps
 
+from tgrec import __version__
 from tgrec.cli.doctor import CORE, OPTIONAL, Report, build_of, report
 from tgrec.cli.facts import collect, platform_of, run_probe
 from tgrec.cli.wheels import Machine, Platform, Step, install_steps, parse_build
 
 
 def doctor(
-    torch: str | None = None, cuda: str | None = None, platform: Platform | None = None
+    torch: str | None = None,
+    cuda: str | None = None,
+    platform: Platform | None = None,
+    json: bool = False,
 ) -> int:
     """Says what of tgrec works here, and which lines install PyG's optional accelerators.
 
@@ -22,13 +31,17 @@ def doctor(
         torch: Version of torch there, for example 2.9.
         cuda: CUDA version that torch is built for there, for example 12.8; or cpu.
         platform: Operating system there.
+        json: Print JSON.
 
     Returns:
         0 if all that tgrec needs works, else 1.
     """
     if torch is None and cuda is None and platform is None:
         found = report(collect([*CORE, *OPTIONAL]))
-        print_report(found)
+        if json:
+            print(dumps(dataclasses.asdict(found), indent=2))
+        else:
+            print_report(found)
         return 0 if found.healthy else 1
     native = platform_of(host.system(), host.machine())
     here = None
@@ -37,9 +50,13 @@ def doctor(
         if "devices" in probed:
             here = Machine(*native, probed["version"], build_of(probed))
     machine = other_machine(native, here, torch, cuda, platform)
+    steps = install_steps(machine)
+    if json:
+        print(dumps([dataclasses.asdict(step) for step in steps], indent=2))
+        return 0
     major, minor = machine.minor
     print(f"torch {major}.{minor} ({machine.build}), {machine.platform}, {machine.processor}")
-    print_steps(install_steps(machine))
+    print_steps(steps)
     return 0
 
 
@@ -114,17 +131,117 @@ def print_steps(steps: Sequence[Step]) -> None:
         print(f"\n# {step.note}\n{step.command}")
 
 
-def main() -> None:
-    """Parses the command line; where tyro does not work there is only the report."""
+COMMANDS = {
+    "doctor": "what of tgrec works here, and how to install what does not",
+    "data import": "read a table of events once and keep it",
+    "data card": "one screen about a dataset, and how much a split leaks",
+    "train": "train a model and save a recommender",
+    "eval": "measure a saved recommender on its held-out events",
+    "compare": "several models or recommenders in one table, with tests",
+    "recommend": "the best items for a user, or for a history",
+    "similar": "the items most like one",
+    "explain": "why an item is recommended",
+    "profile": "what the data say of a user",
+}
+EPILOG = """`tgrec COMMAND --help` lists the flags of a command; `-` and `_` are both taken.
+
+exit status
+  0    done
+  1    could not be done: something is missing, broken or unreadable, or memory ended
+  2    asked for wrongly: a command, flag, name, id or value
+  130  interrupted; what was trained so far is saved"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits with its status; see :data:`EPILOG`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _warn
     try:
-        import tyro
-    except ImportError:
-        sys.exit(doctor())
-    try:
-        status = tyro.extras.subcommand_cli_from_dict(
-            {"doctor": doctor}, prog="tgrec", description="Temporal recommendation on PyG."
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = run(words)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except (ValueError, TypeError) as error:
+        status = _complain(error, 2)
+    except ImportError as error:
+        status = _complain(error, 1, "; `tgrec doctor` says what is wrong")
+    except BrokenPipeError:  # `tgrec ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except (OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        status = _complain(error, 1)
     sys.exit(status)
+
+
+def run(words: Sequence[str]) -> int:
+    """Finds the command and calls it.
+
+    Raises:
+        ValueError: If there is no such command; says what may be meant.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(f"tgrec {__version__}")
+        return 0
+    name, rest = words[0], list(words[1:])
+    if name == "data":
+        if not rest or rest[0] in ("-h", "--help"):
+            print(usage("data "))
+            return 0
+        name, rest = f"data {rest[0]}", rest[1:]
+    if name not in COMMANDS:
+        known = [*COMMANDS, *(c.partition(" ")[2] for c in COMMANDS if " " in c)]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        full = [c for c in COMMANDS if near and c.endswith(near[0])]
+        hint = f"did you mean 'tgrec {full[0]}'?" if full else f"there are {', '.join(COMMANDS)}"
+        raise ValueError(f"there is no command {name!r}; {hint}")
+    if name == "doctor":
+        return _doctor(rest)
+    # Here and not above: the doctor has to start where half of the rest is broken.
+    from tgrec.cli import ask, data, measure, train
+
+    own_flags = {"train": train.train, "compare": measure.compare}
+    if name in own_flags:
+        return own_flags[name](rest)
+    functions: dict[str, Callable[..., int]] = {
+        "data import": data.import_data, "data card": data.card, "eval": train.evaluate,
+        "recommend": ask.recommend, "similar": ask.similar, "explain": ask.explain,
+        "profile": ask.profile,
+    }  # fmt: skip
+    return _call(functions[name], name, rest)
+
+
+def usage(prefix: str = "") -> str:
+    """All commands, or those that begin with ``prefix``."""
+    shown = {name: text for name, text in COMMANDS.items() if name.startswith(prefix)}
+    lines = [f"  {name:<12} {text}" for name, text in shown.items()]
+    return "\n".join([f"usage: tgrec {prefix}COMMAND ...", "", *lines, "", EPILOG])
+
+
+def _doctor(words: list[str]) -> int:
+    try:
+        import tyro  # noqa: F401
+    except ImportError:  # the report is most wanted where packages are broken
+        return doctor()
+    return _call(doctor, "doctor", words)
+
+
+def _call(function: Callable[..., int], name: str, words: list[str]) -> int:
+    import tyro
+
+    pairs_off = (tyro.conf.FlagCreatePairsOff,)
+    status: int = tyro.cli(function, args=words, prog=f"tgrec {name}", config=pairs_off)
+    return status
+
+
+def _complain(error: BaseException, status: int, more: str = "") -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {text}{more}", file=sys.stderr)
+    return status
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line, without the place in the code."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -37,6 +37,8 @@ class History:
         event_id: ``[B, L]`` int64, -1 where ``mask`` is False.
         relation: ``[B, L]`` int64 index into ``EventIndex.relations``.
         mask: ``[B, L]`` bool, True at real events.
+        rating: ``[B, L]`` float32, 0 where ``mask`` is False or the rating is not known; None for
+            models that do not ask for it (``Sampling.rating``).
     """
 
     item: Tensor
@@ -44,6 +46,7 @@ class History:
     event_id: Tensor
     relation: Tensor
     mask: Tensor
+    rating: Tensor | None = None
 
     def to(self, device: torch.device | str) -> History:
         """The same history on another device."""
@@ -51,7 +54,12 @@ class History:
 
     def latest(self, length: int) -> History:
         """The last ``length`` positions."""
-        return History(*(getattr(self, f.name)[:, -length:] for f in fields(self)))
+        columns: dict[str, Any] = {
+            f.name: x[:, -length:]
+            for f in fields(self)
+            if isinstance(x := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **columns)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class RecBatch:
             scoring: scores are deterministic.
         graph: The sampled neighbourhoods of the users, as a PyG batch with the users of the seeds
             first (see :class:`tgrec.loader.NeighborhoodReader`).
+        rating: ``[B]`` float32 ratings of the targets, 0 where not known; part of the answer, too:
+            None when scoring, and for models that do not ask for it.
     """
 
     user: Tensor
@@ -84,6 +94,7 @@ class RecBatch:
     query_time: Tensor | None = None
     key: Tensor | None = None
     graph: HeteroData | None = None
+    rating: Tensor | None = None
 
     def to(self, device: torch.device | str) -> RecBatch:
         """The same batch on another device."""
@@ -105,12 +116,15 @@ class Sampling:
             are always computed from the newest, so that they are deterministic.
         seeds_per_user: Training examples that a model without histories takes of each user in an
             epoch, other ones every epoch; None takes all events.
+        rating: Whether the ratings of past events are read too (and, while training, that of the
+            target).
     """
 
     max_len: int | None = None
     num_neighbors: tuple[int, ...] | None = None
     train_strategy: Strategy = "last"
     seeds_per_user: int | None = None
+    rating: bool = False
 
     def __post_init__(self) -> None:
         if self.max_len is not None and (isinstance(self.max_len, bool) or self.max_len < 1):

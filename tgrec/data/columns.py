@@ -18,6 +18,18 @@ def first_rows(bad: np.ndarray, limit: int = 3) -> str:
     return f"row{'s' if rows.size > 1 else ''} {listed} ({rows.size} in all)"
 
 
+def where(bad: np.ndarray, column: pd.Series) -> str:
+    """The rows where ``bad`` is True; the lines of the file if the table carries their numbers.
+
+    A reader of files names the index of its table ``line`` and puts the line numbers into it.
+    """
+    if column.index.name != "line":
+        return first_rows(bad)
+    lines = column.index.to_numpy()[bad]
+    listed = ", ".join(str(line) for line in lines[:3])
+    return f"line{'s' if lines.size > 1 else ''} {listed} ({lines.size} in all)"
+
+
 def require_column(df: pd.DataFrame, argument: str, name: str) -> pd.Series:
     """The column ``name``; an error names the argument, the columns there are and the nearest."""
     columns = [str(c) for c in df.columns]
@@ -43,8 +55,8 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
     missing = column.isna().to_numpy()
     if missing.any():
         raise ValueError(
-            f"'{argument}': column {name!r} has missing ids in {first_rows(missing)}; drop these "
-            f"rows or give them an id"
+            f"'{argument}': column {name!r} has missing ids in {where(missing, column)}; drop "
+            f"these rows or give them an id"
         )
     if pd.api.types.is_bool_dtype(column.dtype):
         raise ValueError(f"'{argument}': column {name!r} is boolean; ids are integers or strings")
@@ -53,7 +65,7 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
             big = (column > np.iinfo(np.int64).max).to_numpy(dtype=bool)
             if big.any():
                 raise ValueError(
-                    f"'{argument}': column {name!r} has ids beyond int64 in {first_rows(big)}; "
+                    f"'{argument}': column {name!r} has ids beyond int64 in {where(big, column)}; "
                     f"convert the column to strings"
                 )
         values: np.ndarray = column.to_numpy(dtype=np.int64)
@@ -61,8 +73,8 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
             bad = values < 0
             raise ValueError(
                 f"'{argument}': column {name!r} has the negative id {values[bad][0]} in "
-                f"{first_rows(bad)}; negative ids usually mark missing values: drop these rows, or "
-                f"convert the column to strings if they are real"
+                f"{where(bad, column)}; negative ids usually mark missing values: drop these rows, "
+                f"or convert the column to strings if they are real"
             )
         return values
     if pd.api.types.is_float_dtype(column.dtype):
@@ -93,8 +105,8 @@ def id_values(column: pd.Series, argument: str) -> np.ndarray:
     empty = np.array([not v for v in objects], dtype=bool)
     if empty.any():
         raise ValueError(
-            f"'{argument}': column {name!r} has empty ids in {first_rows(empty)}; drop these rows "
-            f"or give them an id"
+            f"'{argument}': column {name!r} has empty ids in {where(empty, column)}; drop these "
+            f"rows or give them an id"
         )
     return objects
 
@@ -105,11 +117,11 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
     missing = column.isna().to_numpy()
     if missing.any():
         raise ValueError(
-            f"'{argument}': column {name!r} has missing times in {first_rows(missing)}; drop these "
-            f"rows, or pass time=None if only the order of the rows is known"
+            f"'{argument}': column {name!r} has missing times in {where(missing, column)}; drop "
+            f"these rows, or pass time=None if only the order of the rows is known"
         )
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return _plausible(_datetime_seconds(column, argument), argument, str(name))
+        return _plausible(_datetime_seconds(column, argument), argument, column)
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
             f"'{argument}': column {name!r} is not a time (first value "
@@ -126,18 +138,18 @@ def time_values(column: pd.Series, argument: str) -> np.ndarray:
         bad = ~np.isfinite(values) | (np.abs(values) >= 2**53)
         if bad.any():
             raise ValueError(
-                f"'{argument}': column {name!r} has {values[bad][0]} in {first_rows(bad)}; times "
-                f"are Unix seconds, drop these rows or correct them"
+                f"'{argument}': column {name!r} has {values[bad][0]} in {where(bad, column)}; "
+                f"times are Unix seconds, drop these rows or correct them"
             )
         bad = values != np.floor(values)
         if bad.any():
             raise ValueError(
-                f"'{argument}': column {name!r} has fractions of a second in {first_rows(bad)}, "
+                f"'{argument}': column {name!r} has fractions of a second in {where(bad, column)}, "
                 f"first {values[bad].tolist()[0]!r}; round it to whole seconds (the input order "
                 f"breaks ties)"
             )
     seconds = column.to_numpy().astype(np.int64)
-    return _plausible(seconds, argument, str(name))
+    return _plausible(seconds, argument, column)
 
 
 def _datetime_seconds(column: pd.Series, argument: str) -> np.ndarray:
@@ -147,19 +159,20 @@ def _datetime_seconds(column: pd.Series, argument: str) -> np.ndarray:
     bad = exact != seconds
     if bad.any():
         raise ValueError(
-            f"'{argument}': column {column.name!r} has fractions of a second in {first_rows(bad)}, "
-            f"first {exact[bad][0]}; sort the rows by it and round it down with .dt.floor('s') "
-            f"(the input order breaks ties)"
+            f"'{argument}': column {column.name!r} has fractions of a second in "
+            f"{where(bad, column)}, first {exact[bad][0]}; sort the rows by it and "
+            f"round it down with .dt.floor('s') (the input order breaks ties)"
         )
     return seconds.astype(np.int64)
 
 
-def _plausible(seconds: np.ndarray, argument: str, name: str) -> np.ndarray:
+def _plausible(seconds: np.ndarray, argument: str, column: pd.Series) -> np.ndarray:
+    name = column.name
     bad = seconds < 0
     if bad.any():
         raise ValueError(
             f"'{argument}': column {name!r} has the negative time {seconds[bad][0]} in "
-            f"{first_rows(bad)}; times are Unix seconds since 1970"
+            f"{where(bad, column)}; times are Unix seconds since 1970"
         )
     milli = seconds >= MILLISECONDS_FROM
     if milli.all() and milli.size:
@@ -170,7 +183,7 @@ def _plausible(seconds: np.ndarray, argument: str, name: str) -> np.ndarray:
     if milli.any():
         raise ValueError(
             f"'{argument}': column {name!r} mixes units: {int(milli.sum())} values look like "
-            f"milliseconds or finer ({first_rows(milli)}) and {int((~milli).sum())} like seconds"
+            f"milliseconds or finer ({where(milli, column)}) and {int((~milli).sum())} like seconds"
         )
     return seconds
 
@@ -186,6 +199,6 @@ def rating_values(column: pd.Series, argument: str) -> np.ndarray:
     values: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~np.isfinite(values)
     if bad.any():
-        raise ValueError(f"'{argument}': column {name!r} is not a number in {first_rows(bad)}; "
+        raise ValueError(f"'{argument}': column {name!r} is not a number in {where(bad, column)}; "
                          f"drop these rows or fill them")  # fmt: skip
     return values.astype(np.float32)

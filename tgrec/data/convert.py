@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch_geometric.data import HeteroData
 
 from tgrec.data.columns import first_rows, id_values, rating_values, require_column, time_values
 from tgrec.data.files import atomic_path
+from tgrec.data.tables import parse_table, table_bytes
 from tgrec.data.temporal_graph import EdgeType, TemporalRecGraph
 from tgrec.data.text import encode_strings
 
@@ -95,7 +94,7 @@ def from_csv(
     """Reads one event per line and builds the graph.
 
     Args:
-        path: A file with a header line.
+        path: A file with a header line, possibly compressed with gzip.
         sep: The separator.
         encoding: Its encoding; the default accepts UTF-8 with or without a byte-order mark.
         dtype: As in :func:`pandas.read_csv`, for example ``{"user_id": str}`` to keep ``007``.
@@ -103,53 +102,16 @@ def from_csv(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a table or a value in it is not usable.
+        ValueError: If the file is not a table or a value in it is not usable; the message names
+            the line (the row below the header, if the file has blank lines).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"'path': there is no file {str(path)!r}")
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head.strip():
-        raise ValueError(f"{path}: the file is empty; it needs a header and one line per event")
-    if head[:2] == b"\x1f\x8b" or head[:2] == b"PK":
-        raise ValueError(f"{path}: this is a compressed file; unpack it first")
-    if b"\x00" in head:
-        raise ValueError(
-            f"{path}: holds NUL bytes; it is not text in {encoding!r} (pass encoding=)"
-        )
+    frame = parse_table(table_bytes(path), path, sep, encoding, dtype)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            df = pd.read_csv(
-                path,
-                sep=sep,
-                encoding=encoding,
-                dtype=dtype,
-                # Only this engine reads separators such as "::".
-                engine="c" if len(sep) == 1 or sep == r"\s+" else "python",
-                index_col=False,
-                # An id may well be called "NA" or "null"; only an empty field is missing.
-                keep_default_na=False,
-                na_values=[""],
-            )
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: _error_offset(path, encoding)].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not {encoding}: {error.reason}; pass encoding=, e.g. 'latin-1'"
-        ) from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(
-            f"{path}: {str(error).strip().rstrip('.')}; every line needs as many fields as the "
-            f"header (separator {sep!r})"
-        ) from error
-    try:
-        return from_pandas(df, **columns)
+        return from_pandas(frame, **columns)
     except ValueError as error:
-        one_column = f"; is {sep!r} the separator?" if len(df.columns) == 1 else ""
-        raise ValueError(
-            f"{path}: {error}{one_column} (row 1 is the first line below the header)"
-        ) from error
+        one_column = f"; is {sep!r} the separator?" if len(frame.columns) == 1 else ""
+        rows = "" if frame.index.name == "line" else " (row 1 is the first one below the header)"
+        raise ValueError(f"{path}: {error}{one_column}{rows}") from error
 
 
 def from_hetero(
@@ -340,11 +302,3 @@ def _order_events(graph: TemporalRecGraph, events: list[EdgeType]) -> None:
 def id_array(ids: torch.Tensor | list[str]) -> np.ndarray:
     """Raw ids as int64, or as an object array of ``str``."""
     return ids.cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids, dtype=object)
-
-
-def _error_offset(path: Path, encoding: str) -> int:
-    try:
-        path.read_bytes().decode(encoding)
-    except UnicodeDecodeError as error:
-        return error.start
-    return 0

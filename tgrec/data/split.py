@@ -22,6 +22,7 @@ class Split:
         test: Targets to be asked once.
         cold_is_miss: Whether targets that are new (an item without training events, a user
             without any past) count as misses, whatever a model scores.
+        candidates: ``[N]`` bool, the items that are ranked; None for all of them.
     """
 
     graph: TemporalRecGraph
@@ -29,6 +30,7 @@ class Split:
     val: Targets
     test: Targets
     cold_is_miss: bool = False
+    candidates: Tensor | None = None
 
 
 def leave_one_out(graph: TemporalRecGraph) -> Split:

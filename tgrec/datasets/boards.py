@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from tgrec.data import Split, TemporalRecGraph, global_time_split, leave_one_out
+from tgrec.data import (
+    Split,
+    TemporalRecGraph,
+    global_time_split,
+    leave_one_out,
+    leave_one_out_in,
+)
 from tgrec.datasets.movielens import movielens_1m, movielens_100k
 from tgrec.datasets.simulated import simulate_movielens
+from tgrec.datasets.simulated_domains import simulate_domains
+from tgrec.datasets.trigrec import trigrec
 
 Root = str | os.PathLike[str] | None
 
@@ -34,6 +43,8 @@ class Board:
         description: Rows, order and split in words.
         load: (root, download) -> graph.
         split: graph -> split.
+        sampled: Candidate sets ranked beside all items, by name: (drawn how, how many). None for
+            those of :data:`tgrec.training.SAMPLED`.
     """
 
     tag: str
@@ -43,9 +54,18 @@ class Board:
     description: str
     load: Callable[[Root, bool], TemporalRecGraph] = field(repr=False)
     split: Callable[[TemporalRecGraph], Split] = field(repr=False, default=leave_one_out)
+    sampled: Mapping[str, tuple[str, int]] | None = None
 
 
 _LOO = "each user's last event is the test target, the second to last the validation target"
+
+_ACROSS = (
+    ", the one before it the validation target; what the user did after the validation target, in "
+    "whichever domain, is no training event, and what is not known to be before a target is not "
+    "visible"
+)
+# The seed's protocol beside the full ranking, with negatives that exist.
+_999: Mapping[str, tuple[str, int]] = {"uniform-999": ("uniform", 999)}
 
 BOARDS: dict[str, Board] = {
     "ml1m-loo": Board(
@@ -115,6 +135,62 @@ BOARDS: dict[str, Board] = {
             f"{_LOO}; seen items are removed. Results on it say nothing about real people."
         ),
         load=lambda root, download: simulate_movielens()[0],
+    ),
+    "trigrec-food": Board(
+        tag="trigrec-food",
+        title="TriGRec, food asked",
+        dataset="TriGRec, food",
+        remove_seen=True,
+        description=(
+            "Food and kitchen events of 34,117 users in order, no times; each user's last food "
+            f"event is the test target{_ACROSS}; 19,569 food items are ranked; seen items are "
+            "removed."
+        ),
+        load=lambda root, download: trigrec("food", root),
+        split=partial(leave_one_out_in, relation="food"),
+        sampled=_999,
+    ),
+    "trigrec-kitchen": Board(
+        tag="trigrec-kitchen",
+        title="TriGRec, kitchen asked",
+        dataset="TriGRec, kitchen",
+        remove_seen=True,
+        description=(
+            "Food and kitchen events of 34,117 users in order, no times; each user's last kitchen "
+            f"event is the test target{_ACROSS}; 22,795 kitchen items are ranked; seen items are "
+            "removed."
+        ),
+        load=lambda root, download: trigrec("kitchen", root),
+        split=partial(leave_one_out_in, relation="kitchen"),
+        sampled=_999,
+    ),
+    "simulated-food": Board(
+        tag="simulated-food",
+        title="Simulated domains, food asked",
+        dataset="simulate_domains, default size, seed 0",
+        remove_seen=True,
+        description=(
+            "Invented users with one taste in two domains and a known oracle, no download; each "
+            f"user's last food event is the test target{_ACROSS}; 60 food items are ranked; seen "
+            "items are removed."
+        ),
+        load=lambda root, download: simulate_domains()[0],
+        split=partial(leave_one_out_in, relation="food"),
+        sampled=_999,
+    ),
+    "simulated-kitchen": Board(
+        tag="simulated-kitchen",
+        title="Simulated domains, kitchen asked",
+        dataset="simulate_domains, default size, seed 0",
+        remove_seen=True,
+        description=(
+            "Invented users with one taste in two domains and a known oracle, no download; each "
+            f"user's last kitchen event is the test target{_ACROSS}; 60 kitchen items are "
+            "ranked; seen items are removed."
+        ),
+        load=lambda root, download: simulate_domains()[0],
+        split=partial(leave_one_out_in, relation="kitchen"),
+        sampled=_999,
     ),
 }
 

@@ -116,7 +116,9 @@ class SeedLoader:
         """
         history, asked, graph = None, None, None
         if self.sampling.max_len is not None:
-            sampler = HistorySampler(self.index, self.sampling.max_len)
+            sampler = HistorySampler(
+                self.index, self.sampling.max_len, rating=self.sampling.rating
+            )
             history = sampler.sample(seeds.user, seeds.cut, max_len)
         if self.sampling.max_len is not None or self.sampling.num_neighbors is not None:
             asked = query_times(self.track, history, seeds.time if self.index.has_time else None)
@@ -133,6 +135,7 @@ class SeedLoader:
             query_time=asked,
             key=hash_keys(key, seeds.cut),
             graph=graph,
+            rating=self.index.rating_of(seeds.cut) if self.sampling.rating else None,
         )
 
     def lengths(self, seeds: Targets) -> Tensor:

@@ -85,6 +85,9 @@ class RecModel(nn.Module):
         sums, counts = self.loss_terms(batch)
         return sums.sum() / counts.sum().clamp(min=1)
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before epoch ``epoch`` (from 0) of ``epochs``, for what follows a schedule."""
+
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""
         return {}

@@ -126,11 +126,20 @@ class BERT4Rec(RecModel):
         self.item = nn.Parameter(torch.empty(num_items + 1, d_model).normal_(std=0.02))
         self.branch = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
 
+    def embed(self, item: Tensor, history: History) -> Tensor:
+        """``[B, S, D]`` what the branch reads at items and mask tokens ``[B, S]``.
+
+        Args:
+            item: What is read, ``num_items`` being the mask token.
+            history: What is known of the users: a subclass may want to look at it.
+        """
+        return F.embedding(item, self.item)
+
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` the prediction at a mask token after the history."""
         assert batch.history is not None
         item, mask = append_mask(batch.history, self.num_items)
-        hidden: Tensor = self.branch(F.embedding(item, self.item), mask, last=True)
+        hidden: Tensor = self.branch(self.embed(item, batch.history), mask, last=True)
         return hidden
 
     def encode_item(self) -> Tensor:
@@ -139,10 +148,17 @@ class BERT4Rec(RecModel):
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy at the holes."""
+        return self.cloze_loss(batch)[:2]
+
+    def cloze_loss(self, batch: RecBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """``(sum [1], count [1])`` over the holes, and ``[B, D]`` the prediction at the last."""
+        assert batch.history is not None
         cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
-        hidden = self.branch(F.embedding(cloze.item, self.item), cloze.mask, cloze.hole)
+        hidden = self.branch(self.embed(cloze.item, batch.history), cloze.mask, cloze.hole)
         total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
-        return total.view(1), torch.full((1,), float(hidden.size(0)), device=hidden.device)
+        last = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
+        count = torch.full((1,), float(hidden.size(0)), device=hidden.device)
+        return total.view(1), count, last
 
 
 class BERTBranch(nn.Module):

@@ -129,7 +129,9 @@ class TGTBERT4Rec(RecModel):
         if not 0 <= fusion_alpha <= 1:
             raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {fusion_alpha})")
         if not (math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"'temperature' needs to be a number of at least 0 (got {temperature})")
+            raise ValueError(
+                f"'temperature' needs to be a number of at least 0 (got {temperature})"
+            )
         blocks, width = (
             b if a is None else a for a, b in ((tgt_blocks, n_blocks), (tgt_d_ff, d_ff))
         )

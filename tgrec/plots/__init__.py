@@ -1,5 +1,6 @@
 """Drawings. They need matplotlib, which is optional: ``python -m pip install matplotlib``."""
 
+from tgrec.plots.domains import draw_gates, draw_user_vectors
 from tgrec.plots.ego import draw_ego
 from tgrec.plots.layout import radial_layout
 from tgrec.plots.runs import (
@@ -14,10 +15,12 @@ from tgrec.plots.weekly import draw_weeks
 __all__ = [
     "draw_by_gap",
     "draw_ego",
+    "draw_gates",
     "draw_monitored",
     "draw_rank_curves",
     "draw_shares",
     "draw_training",
+    "draw_user_vectors",
     "draw_weeks",
     "radial_layout",
 ]

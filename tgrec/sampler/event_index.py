@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,6 +104,7 @@ class EventIndex:
         relations: Names of the kinds of events; ``relation`` indexes them.
         user, item, time, event_id, relation: ``[E]`` int64, the log in event order. ``time`` is 0
             everywhere if the graph has no times (``has_time`` says so).
+        rating: ``[E]`` float32, 0 where an event has none; None if no kind of events has ratings.
         by_user, by_item: The two :class:`EventList`.
     """
 
@@ -123,6 +125,7 @@ class EventIndex:
         relation = torch.cat([torch.full((n,), r, device=device) for r, n in enumerate(sizes)])
         self.has_time = graph.has_time
         time = torch.cat([s.time for s in stores]).to(device) if self.has_time else event_id * 0
+        rating = _ratings(stores, device)
         if len(types) > 1:
             order = torch.argsort(event_id)
             edges, event_id, relation, time = (
@@ -131,12 +134,14 @@ class EventIndex:
                 relation[order],
                 time[order],
             )
+            rating = None if rating is None else rating[order]
         if event_id.numel() and (event_id.diff() <= 0).any():
             raise ValueError("'event_id' is not unique over all kinds; see graph.validate()")
         self.relations = [t[1] for t in types]
         self.num_users, self.num_items = graph.num_users, graph.num_items
         self.user, self.item = edges[0].contiguous(), edges[1].contiguous()
         self.event_id, self.relation, self.time = event_id, relation, time
+        self.rating = rating
         self.end = int(event_id[-1]) + 1 if event_id.numel() else 1
         if max(self.num_users, self.num_items, 1) * self.end >= 2**63:
             raise ValueError("more than 2**63 (node, event) pairs: the index cannot number them")
@@ -151,6 +156,14 @@ class EventIndex:
     def num_events(self) -> int:
         """Number of events over all kinds."""
         return self.event_id.numel()
+
+    def rating_of(self, event_id: Tensor) -> Tensor:
+        """``[n]`` float32 ratings of events, 0 where there is no such event or it has none."""
+        if self.rating is None or self.num_events == 0:
+            return torch.zeros(event_id.shape, device=self.device)
+        place = torch.searchsorted(self.event_id, event_id).clamp_(max=self.num_events - 1)
+        found = self.event_id.index_select(0, place) == event_id
+        return torch.where(found, self.rating.index_select(0, place), 0.0)
 
     def check_seeds(self, node: Tensor, cut: Tensor, node_type: str = "user") -> None:
         """Raises ValueError unless the seeds are int64 ``[B]``, on this device and known nodes."""
@@ -200,3 +213,14 @@ class EventIndex:
         if ids.numel() and int(ids[-1]) - int(ids[0]) + 1 == ids.numel():
             lists = [replace(x, place=place) for x, place in zip(lists, places, strict=True)]
         return lists[0], lists[1]
+
+
+def _ratings(stores: list[Any], device: torch.device) -> Tensor | None:
+    """The ratings of all events, kind by kind, 0 where there is none."""
+    if not any("rating" in store for store in stores):
+        return None
+    parts = [
+        s.rating.to(device).float() if "rating" in s else torch.zeros(s.event_id.shape).to(device)
+        for s in stores
+    ]
+    return torch.nan_to_num(torch.cat(parts))

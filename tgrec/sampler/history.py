@@ -22,16 +22,21 @@ class HistorySampler:
         max_len: Events kept per seed, the latest ones.
         relations: Names of the kinds of events to read; all by default. Several kinds come merged
             in event order.
+        rating: Whether ratings are read too.
 
     Raises:
         ValueError: If ``max_len`` is not a positive integer or a relation is unknown.
     """
 
     def __init__(
-        self, index: EventIndex, max_len: int, relations: Sequence[str] | None = None
+        self,
+        index: EventIndex,
+        max_len: int,
+        relations: Sequence[str] | None = None,
+        rating: bool = False,
     ) -> None:
         Sampling(max_len=max_len)  # checks it
-        self.index, self.max_len = index, max_len
+        self.index, self.max_len, self.rating = index, max_len, rating
         self.events = index.by_user if relations is None else _only(index, relations)
 
     def sample(self, user: Tensor, cut: Tensor, max_len: int | None = None) -> History:
@@ -56,7 +61,9 @@ class HistorySampler:
         if events.log.numel() == 0:
             place = torch.zeros_like(place)
             empty = torch.zeros_like(place)
-            return History(empty, empty, empty - 1, empty, mask)
+            return History(
+                empty, empty, empty - 1, empty, mask, empty.float() if self.rating else None
+            )
         place = place.clamp_(min=0)
         log = _take(events.log, place)
         zero = torch.zeros((), dtype=torch.int64, device=end.device)
@@ -66,7 +73,12 @@ class HistorySampler:
             event_id=torch.where(mask, _take(index.event_id, log), zero - 1),
             relation=torch.where(mask, _take(index.relation, log), zero),
             mask=mask,
+            rating=self._ratings(log, mask) if self.rating else None,
         )
+
+    def _ratings(self, log: Tensor, mask: Tensor) -> Tensor:
+        known = self.index.rating
+        return mask * 0.0 if known is None else torch.where(mask, _take(known, log), 0.0)
 
 
 def _only(index: EventIndex, relations: Sequence[str]) -> EventList:

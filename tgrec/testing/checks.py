@@ -256,6 +256,8 @@ def _scribble(batch: RecBatch, num_items: int) -> RecBatch:
         time=torch.where(mask, history.time, noise(2**31, mask)),
         event_id=torch.where(mask, history.event_id, noise(1000, mask)),
     )
+    if history.rating is not None:
+        other = replace(other, rating=torch.where(mask, history.rating, noise(5, mask).float()))
     asked = batch.query_time
     if asked is not None:  # its last entry is the seed's own question
         asked = torch.where(F.pad(mask, (0, 1), value=True), asked, noise(2**31, asked))

@@ -3,12 +3,21 @@
 from tgrec.training.allocator import keep_freed_memory
 from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
-from tgrec.training.fit import FitResult, NotFiniteError, fit
+from tgrec.training.fit import FitResult, fit
+from tgrec.training.ratings import bias_model, rating_rmse
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
 from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
 from tgrec.training.settings import TrainSettings, autocast
+from tgrec.training.stop import NotFiniteError
 from tgrec.training.tie_audit import audited_splits, permute_ties
+from tgrec.training.user_vectors import (
+    UserTable,
+    read_user_vectors,
+    user_table,
+    with_user_vectors,
+    write_user_vectors,
+)
 
 __all__ = [
     "SAMPLED",
@@ -19,8 +28,10 @@ __all__ = [
     "RunRecord",
     "Task",
     "TrainSettings",
+    "UserTable",
     "append_record",
     "audited_splits",
+    "bias_model",
     "autocast",
     "evaluate",
     "fit",
@@ -30,8 +41,13 @@ __all__ = [
     "new_folder",
     "permute_ties",
     "print_summary",
+    "rating_rmse",
     "read_ranks",
     "read_records",
+    "read_user_vectors",
     "run",
     "save_checkpoint",
+    "user_table",
+    "with_user_vectors",
+    "write_user_vectors",
 ]

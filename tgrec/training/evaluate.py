@@ -73,7 +73,7 @@ def evaluate(
     *,
     track: Track = "T1",
     remove_seen: bool = True,
-    sampled: bool = True,
+    sampled: bool | Mapping[str, tuple[str, int]] = True,
     batch_size: int = 128,
     device: torch.device | str = "cpu",
     index: EventIndex | None = None,
@@ -84,7 +84,8 @@ def evaluate(
     ``rank = 1 + #{other items with score >= the target's}``; items of the user's past do not count
     (if ``remove_seen``), the target always does. Only one batch of scores is ever held: the
     users x items matrix is not built. Where ``split.cold_is_miss``, targets that training has
-    never seen get the rank ``tgrec.metrics.MISS`` in every candidate set.
+    never seen get the rank ``tgrec.metrics.MISS`` in every candidate set. Where
+    ``split.candidates`` are given, no other item is ranked or drawn.
 
     Args:
         model: Any recommender; it is put into evaluation mode and back.
@@ -93,7 +94,7 @@ def evaluate(
         targets: ``split.val`` or ``split.test``.
         track: What the model may know about the time of the question.
         remove_seen: Leave the items of the past out of the ranking.
-        sampled: Also rank among the candidate sets of :data:`SAMPLED`.
+        sampled: Also rank among the candidate sets of :data:`SAMPLED`, or among these.
         batch_size: Users per batch.
         device: Where the model is.
         index: An index over ``split.graph`` on that device, to save building it.
@@ -103,13 +104,16 @@ def evaluate(
             move: NDCG@10 on ml1m-loo by less than 0.0005, up or down.
 
     Raises:
-        ValueError: If a score is NaN or the model scores another number of items.
+        ValueError: If a score is NaN, the model scores another number of items, or a target is no
+            candidate.
     """
     index = EventIndex(split.graph, device) if index is None else index
     loader = SeedLoader(index, model.sampling, track)
     asked = targets.to(device)
     popularity = item_counts(split.train).to(device)
-    names = ["full", *SAMPLED] if sampled else ["full"]
+    ranked = _Ranked.of(split, targets, device)
+    sets = (SAMPLED if sampled else {}) if isinstance(sampled, bool) else sampled
+    names = ["full", *sets]
     ranks = {name: torch.zeros(len(targets), dtype=torch.int64) for name in names}
     was_training = model.training
     model.eval()
@@ -124,14 +128,15 @@ def evaluate(
                     f"{rows.numel()} users and {split.graph.num_items} items; was the model made "
                     f"for another catalogue?"
                 )
-            seen = past_items(index, part.user, part.cut)
+            scores, part, seen, counts = ranked.only(
+                scores, part, past_items(index, part.user, part.cut), popularity
+            )
             here = rows.cpu()
             ranks["full"][here] = target_ranks(
                 scores, part.item, seen if remove_seen else None
             ).cpu()
-            if sampled:
-                for name, negatives in _candidates(part, seen, popularity).items():
-                    ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
+            for name, negatives in _candidates(part, seen, counts, sets).items():
+                ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
     finally:
         model.train(was_training)
     groups = _cold_groups(split, targets, popularity.cpu(), loader.lengths(asked).cpu(), ranks)
@@ -148,15 +153,55 @@ def _scores(model: RecModel, batch: RecBatch) -> Tensor:
     return scores
 
 
+@dataclass(frozen=True)
+class _Ranked:
+    """The items that are ranked, ``[M]`` in ascending order, and the place of each item there."""
+
+    items: Tensor | None = None
+    place: Tensor | None = None
+
+    @classmethod
+    def of(cls, split: Split, targets: Targets, device: torch.device | str) -> _Ranked:
+        if split.candidates is None:
+            return cls()
+        if not bool(split.candidates[targets.item].all()):
+            missing = int((~split.candidates[targets.item]).sum())
+            raise ValueError(
+                f"'targets' holds {missing} items that are no candidates; were they made for "
+                f"another split?"
+            )
+        items = split.candidates.nonzero().view(-1)
+        place = torch.full((split.candidates.numel(),), -1)
+        place[items] = torch.arange(items.numel())
+        return cls(items.to(device), place.to(device))
+
+    def only(
+        self, scores: Tensor, part: Targets, seen: tuple[Tensor, Tensor], counts: Tensor
+    ) -> tuple[Tensor, Targets, tuple[Tensor, Tensor], Tensor]:
+        """The same without other items, numbered anew."""
+        if self.items is None or self.place is None:
+            return scores, part, seen, counts
+        item = self.place[seen[1]]
+        kept = item >= 0
+        part = Targets(part.user, part.cut, self.place[part.item], part.time)
+        columns = scores.index_select(1, self.items)
+        return columns, part, (seen[0][kept], item[kept]), counts[self.items]
+
+
 def _candidates(
-    part: Targets, seen: tuple[Tensor, Tensor], popularity: Tensor
+    part: Targets,
+    seen: tuple[Tensor, Tensor],
+    popularity: Tensor,
+    sets: Mapping[str, tuple[str, int]],
 ) -> dict[str, Tensor]:
     """Candidate set -> ``[B, K]`` items outside the past and the target, the same for any model."""
     own = torch.arange(len(part), device=part.user.device)
     outside = (torch.cat([seen[0], own]), torch.cat([seen[1], part.item]))
     out: dict[str, Tensor] = {}
     for kind, stream in _STREAM.items():
-        sizes = {name: size for name, (how, size) in SAMPLED.items() if how == kind}
+        sizes = {name: size for name, (how, size) in sets.items() if how == kind}
+        if not sizes:
+            continue
         weight = popularity if kind == "popularity" else None
         draws = _draws(stream, part.user, popularity.numel())
         drawn = sampled_negatives(draws, max(sizes.values()), outside, weight)

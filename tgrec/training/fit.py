@@ -29,23 +29,12 @@ from tgrec.training.evaluate import evaluate
 from tgrec.training.parts import parts_of
 from tgrec.training.progress import Clock, ProgressLine
 from tgrec.training.settings import TrainSettings, autocast
-from tgrec.training.stop import stop_signals
+from tgrec.training.stop import NotFiniteError, stop_signals
+from tgrec.training.trackers import Tracker
 
 HISTORY = "history.jsonl"
+AfterEpoch = Callable[[int], None] | None
 SEEDS_STREAM = 2  # the streams 0 and 1 of (seed, epoch) are the plan of the loader
-
-
-class NotFiniteError(ArithmeticError):
-    """The loss or a gradient stopped being a number; the best weights so far are kept.
-
-    Attributes:
-        best_epoch: After which epoch the weights that the model now holds were measured; 0 if
-            there were none to go back to.
-    """
-
-    def __init__(self, message: str, best_epoch: int = 0) -> None:
-        super().__init__(message)
-        self.best_epoch = best_epoch
 
 
 @dataclass(frozen=True)
@@ -83,6 +72,8 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     show: bool = True,
+    after_epoch: AfterEpoch = None,
+    tracker: Tracker | None = None,
     **overrides: Any,
 ) -> FitResult:
     """Trains on ``split.train``, chooses the weights on ``split.val``, leaves them in ``model``.
@@ -98,6 +89,8 @@ def fit(
         folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
         resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped.
         show: Print progress.
+        after_epoch: Called after every epoch with its number, when the model holds its weights.
+        tracker: Called with the entry of every epoch (see :mod:`tgrec.training.trackers`).
         **overrides: Single values of ``settings``.
 
     Raises:
@@ -112,17 +105,20 @@ def fit(
     model.to(device)
     workers = start_workers(device)
     loop = _Loop.start(model, split, settings, workers, folder)
+    loop.tracker = tracker
     torch.manual_seed(settings.seed * 1_000_003 + workers.rank)
     if resume:
         loop.resume()
     line = ProgressLine(settings, loop.steps_per_epoch, show and workers.is_main)
     with stop_signals() as stop_asked, line:
-        stopped = _run(loop, line, stop_asked)
+        stopped = _run(loop, line, stop_asked, after_epoch)
     loop.restore_best()
     return loop.result(stopped)
 
 
-def _run(loop: _Loop, line: ProgressLine, stop_asked: threading.Event) -> str:
+def _run(
+    loop: _Loop, line: ProgressLine, stop_asked: threading.Event, after_epoch: AfterEpoch
+) -> str:
     """Epochs until there is a reason to stop; returns it."""
     progress, settings = loop.progress, loop.settings
     clock = Clock(progress.seconds)
@@ -144,6 +140,10 @@ def _run(loop: _Loop, line: ProgressLine, stop_asked: threading.Event) -> str:
         progress.seconds = clock()
         loop.history.append(entry)
         loop.save()
+        if loop.tracker is not None and loop.workers.is_main:
+            loop.tracker(entry)
+        if after_epoch is not None and loop.workers.is_main:
+            after_epoch(progress.epoch)
         line.epoch_done(entry, progress)
     return "patience" if progress.waited >= settings.patience else "epochs"
 
@@ -166,6 +166,7 @@ class _Loop:
     counted: Tensor | None = None  # predictions in the gradients so far, None after a step
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    tracker: Tracker | None = None
 
     @classmethod
     def start(
@@ -201,6 +202,7 @@ class _Loop:
         settings, progress, workers = self.settings, self.progress, self.workers
         started = time.perf_counter()
         self.model.train()
+        self.model.start_epoch(progress.epoch, settings.epochs)
         seeds, self.steps_per_epoch = _examples(self.loader, settings, workers, progress.epoch)
         batches = self.loader.train_batches(
             seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
@@ -311,14 +313,8 @@ class _Loop:
             return
         lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
         write_text(self.folder / HISTORY, lines)
-        save_checkpoint(
-            self.folder,
-            self.model,
-            self.optimizer,
-            self.best,
-            self.progress,
-            self.identity(),
-        )
+        state = (self.model, self.optimizer, self.best, self.progress, self.identity())
+        save_checkpoint(self.folder, *state)
 
     def resume(self) -> None:
         if self.folder is None:

@@ -43,6 +43,6 @@ def _split(value: Any, count: int) -> list[Any]:
     if isinstance(value, Tensor):
         return list(value.tensor_split(count))
     if isinstance(value, History):
-        columns = [getattr(value, f.name).tensor_split(count) for f in fields(value)]
+        columns = [_split(getattr(value, f.name), count) for f in fields(value)]
         return [History(*part) for part in zip(*columns, strict=True)]
     return [value] * count

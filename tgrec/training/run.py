@@ -6,8 +6,8 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from tgrec.data.files import atomic_path, write_text
 from tgrec.models.base import RecModel
 from tgrec.models.io import save_model
 from tgrec.sampler import EventIndex
-from tgrec.training.evaluate import Evaluation, evaluate
-from tgrec.training.fit import FitResult, NotFiniteError, fit
+from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
+from tgrec.training.fit import FitResult, fit
 from tgrec.training.record import Environment, RunRecord, command_line, environment
 from tgrec.training.report import RankedRun
 from tgrec.training.settings import TrainSettings
+from tgrec.training.stop import NotFiniteError
 
 CONFIG, METRICS, RANKS, MODEL = "config.json", "metrics.json", "ranks.npz", "model"
 
@@ -39,6 +40,7 @@ class Task:
         checksum: Of the events.
         split: What to fit on and what to ask.
         remove_seen: Whether items of the past are left out of the ranking.
+        sampled: Candidate sets ranked beside all items, see :data:`tgrec.training.SAMPLED`.
     """
 
     board: str
@@ -46,6 +48,7 @@ class Task:
     checksum: str
     split: Split
     remove_seen: bool
+    sampled: Mapping[str, tuple[str, int]] = field(default_factory=lambda: SAMPLED)
 
 
 def new_folder(out: str | os.PathLike[str], name: str) -> Path:
@@ -82,6 +85,7 @@ def run(
     train: bool = True,
     show: bool = True,
     extra: Mapping[str, Any] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> RankedRun:
     """Trains (if ``train``), asks the test targets once, and writes the run folder.
 
@@ -99,6 +103,7 @@ def run(
         train: False only evaluates.
         show: Print progress.
         extra: Further JSON values for ``config.json``.
+        after_epoch: As :func:`fit` takes it.
 
     Raises:
         NotFiniteError: As :func:`fit`; the best weights so far are then in ``model/``.
@@ -125,7 +130,10 @@ def run(
     )  # fmt: skip
     if train:
         try:
-            result = fit(model, task.split, settings, folder=folder, resume=resume, show=show)
+            result = fit(
+                model, task.split, settings, folder=folder, resume=resume, show=show,
+                after_epoch=after_epoch,
+            )  # fmt: skip
         except NotFiniteError as error:
             if error.best_epoch:
                 keep()
@@ -136,7 +144,7 @@ def run(
     index = EventIndex(task.split.graph, settings.device)
     evaluation = evaluate(
         model, task.split, task.split.test, track=settings.track, remove_seen=task.remove_seen,
-        device=settings.device, index=index,
+        device=settings.device, index=index, sampled=task.sampled,
     )  # fmt: skip
     write_ranks(folder / RANKS, evaluation)
     keep()

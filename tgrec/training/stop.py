@@ -9,6 +9,19 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class NotFiniteError(ArithmeticError):
+    """The loss or a gradient stopped being a number; the best weights so far are kept.
+
+    Attributes:
+        best_epoch: After which epoch the weights that the model now holds were measured; 0 if
+            there were none to go back to.
+    """
+
+    def __init__(self, message: str, best_epoch: int = 0) -> None:
+        super().__init__(message)
+        self.best_epoch = best_epoch
+
+
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets; a second signal acts at once, as it did before.

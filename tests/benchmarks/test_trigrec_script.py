@@ -1,0 +1,168 @@
+"""``benchmarks/trigrec.py``: overrides, and the whole pipeline on a tiny set."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tgrec.datasets import BOARDS, simulate_domains
+from tgrec.training import read_records
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+TINY = "--override d_model=8,d_ff=8,max_len=12,batch_size=16,num_epochs=1,eval_every=1"
+Call = Callable[[str], tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("trigrec")
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def overrides(script: ModuleType) -> ModuleType:
+    return importlib.import_module("overrides")
+
+
+@pytest.fixture
+def call(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Call:
+    """The command on forty users: exit code, and all that was printed."""
+    graph = simulate_domains(num_users=40, num_items=30)[0]
+    monkeypatch.setenv("TGREC_DATA", str(tmp_path / "no data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for tag in ("simulated-food", "simulated-kitchen"):
+        board = replace(BOARDS[tag], load=lambda root, download: graph)
+        monkeypatch.setitem(BOARDS, tag, board)
+
+    def run(words: str) -> tuple[int, str]:
+        argv = ["trigrec.py", *words.split(), "--out", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", argv)
+        code = 0
+        try:
+            script.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+KINDS = {"lr": float, "epochs": int, "joint": bool, "path": str, "size": int | None}
+
+
+def test_overrides_are_typed(overrides: ModuleType) -> None:
+    text = "lr=1e-4, num_epochs=50,joint=true,path=a/b=c.npy,size=None"
+    found = overrides.parse_overrides(text, KINDS)
+    assert found == {"lr": 1e-4, "epochs": 50, "joint": True, "path": "a/b=c.npy", "size": None}
+    assert isinstance(found["lr"], float)
+    assert overrides.parse_overrides("size=3", KINDS) == {"size": 3}
+    assert overrides.parse_overrides("", KINDS) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch=5", "there is no 'epoch'; did you mean 'epochs'"),
+        ("epochs=5.0", r"epochs needs to be an integer \(got '5.0'\)"),
+        ("lr=fast", "lr needs to be a number"),
+        ("joint=1", "joint needs to be True or False"),
+        ("lr", "'lr' is not NAME=VALUE"),
+        ("epochs=1,num_epochs=2", "'epochs' stands twice"),
+    ],
+)
+def test_wrong_overrides(text: str, message: str, overrides: ModuleType) -> None:
+    with pytest.raises(ValueError, match=message):
+        overrides.parse_overrides(text, KINDS)
+
+
+def test_the_keys_of_the_seed_are_known(script: ModuleType, overrides: ModuleType) -> None:
+    kinds = {**script.TRAIN_KINDS, **script.MODEL_KINDS, **script.FILE_KINDS}
+    text = (
+        "device=cpu,seed=1225,EPOCH_TO_LOAD=80,SPE_DOMAIN=B,spe_emb_path=a.npy,"
+        "cross_emb_path=b.npy,maxlen=10,lr=0.0005,batch_size=64,num_epochs=50"
+    )
+    found = overrides.parse_overrides(text, kinds)
+    assert (found["seed"], found["max_len"], found["EPOCH_TO_LOAD"]) == (1225, 10, 80)
+
+
+def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
+    record = tmp_path / "records.jsonl"
+    code, printed = call(f"all --target kitchen {TINY} --save_every 1 --record {record}")
+    assert code == 0, printed
+    assert "SIMULATED" in printed
+    users, recommender = sorted((tmp_path / "runs").iterdir(), reverse=True)
+    assert users.name == "users-simulated-kitchen-seed0"
+    assert recommender.name == "trigrec-simulated-kitchen-seed0"
+    assert (users / "epochs" / "0001" / "model.safetensors").is_file()
+    folder = users / "embeddings" / "kitchen"
+    for stem in ("spe_emb_ep1_A", "spe_emb_ep1_B", "com_emb_ep1_A", "cross_emb_ep1_B"):
+        assert np.load(folder / f"{stem}.npy", allow_pickle=False).shape == (40, 8)
+        assert (folder / f"{stem}.pkl").is_file()
+    assert len(json.loads((folder / "users.json").read_text())["users"]) == 40
+    assert (recommender / "model" / "model.safetensors").is_file()
+    gates = json.loads((recommender / "gates.json").read_text())
+    assert sum(gates["weights"].values()) == pytest.approx(1, abs=1e-4)
+    for picture in (users / "discriminator.png", folder / "vectors.png", recommender / "gates.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    (measured,) = read_records(record)
+    assert (measured.model, measured.protocol) == ("trigrec", "simulated-kitchen")
+    assert list(measured.metrics) == ["full", "uniform-999"]
+    # Stage 2 on the vectors of the files says what they hold.
+    path = folder / "spe_emb_ep1_A.npy"
+    code, printed = call(f"recommend --target kitchen {TINY},spe_emb_path={path}")
+    assert code == 0, printed
+    assert "vectors come from files" in printed
+    # One of the domains, of one epoch.
+    code, printed = call(f"export --target kitchen {TINY},EPOCH_TO_LOAD=1,SPE_DOMAIN=B")
+    assert code == 0, printed
+    assert "exported 5 vectors of 40 users" in printed
+    code, printed = call(f"export --target kitchen {TINY},EPOCH_TO_LOAD=7")
+    assert code == 2
+    assert "has the epochs [1] (got 7)" in printed
+
+
+def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
+    code, printed = call(f"recommend --joint --without graph adversary {TINY}")
+    assert code == 0, printed
+    code, printed = call(f"baselines --models markov sasrec {TINY}")
+    assert code == 0, printed
+    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert names == [
+        "markov_alone-simulated-food-seed0",
+        "markov_pooled-simulated-food-seed0",
+        "sasrec_alone-simulated-food-seed0",
+        "sasrec_pooled-simulated-food-seed0",
+        "trigrec_joint-no_adversary-no_graph-simulated-food-seed0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --override epoch=3", "did you mean 'epochs'"),
+        ("baselines --models popularty", "did you mean 'popularity'"),
+        ("train --joint", "is about stage 1"),
+        ("export", "there is no run"),
+        ("export --override SPE_DOMAIN=C", "SPE_DOMAIN needs to be one of"),
+        ("train --dataset trigrec", "trigrec: no file"),
+    ],
+)
+def test_wrong_commands(words: str, message: str, call: Call) -> None:
+    code, printed = call(words)
+    assert code in (1, 2)
+    assert message in " ".join(printed.split())

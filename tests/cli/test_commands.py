@@ -1,0 +1,335 @@
+"""The commands as a person types them: from a file to recommendations, and every slip."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tgrec.cli.flags import SEED_SETTINGS, given, model_flags, options_class, spell_out
+from tgrec.cli.main import COMMANDS, main
+from tgrec.cli.train import TrainOptions
+from tgrec.data import TemporalRecGraph
+from tgrec.datasets import data_card, load_graph
+from tgrec.models import MODELS
+from tgrec.recommend import Recommender
+from tgrec.training import TrainSettings
+
+USERS, ITEMS = 8, 9
+TITLES = [f"Film {i} ({1990 + i})" for i in range(1, ITEMS + 1)]
+TINY = ["--d_model", "8", "--n_blocks", "1", "--d_ff", "8", "--max_len", "6", "--epochs", "1"]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw files of films: everybody walks through them in a circle, from another start."""
+    folder = tmp_path_factory.mktemp("home")
+    rows = [
+        f"{user}::0{1 + (user + step) % ITEMS}::{1 + step}::{978300000 + 100 * step + user}"
+        for user in range(1, USERS + 1)
+        for step in range(7)
+    ]
+    (folder / "ratings.dat").write_text("\n".join(rows) + "\n")
+    films = [f"0{i}::{title}::Drama|War" for i, title in enumerate(TITLES, start=1)]
+    (folder / "movies.dat").write_text("\n".join(films) + "\n")
+    (folder / "other.csv").write_text("user,item\n1,2\n1,3\n1,4\n")
+    return folder
+
+
+@pytest.fixture
+def tgrec(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``tgrec("train", ...)``: status, what was printed, what was complained."""
+    monkeypatch.chdir(home)
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")  # pytest makes errors of them
+            with pytest.raises(SystemExit) as done:
+                main([str(word) for word in words])
+        status = done.value.code
+        assert isinstance(status, int)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def saved(home: Path) -> Path:
+    """A small recommender that ``tgrec train`` wrote."""
+    with pytest.raises(SystemExit) as done:
+        main(["train", str(home), "--model", "sasrec", *TINY, "--seed", "3", "--out",
+              str(home / "film")])  # fmt: skip
+    assert done.value.code == 0
+    return home / "film"
+
+
+# ---- data --------------------------------------------------------------------------------------
+
+
+def test_import_keeps_what_was_read(tgrec: Run, home: Path) -> None:
+    status, out, _ = tgrec("data", "import", home, "--out", "films.tgrec")
+    assert status == 0
+    assert "events" in out
+    assert "written to films.tgrec" in out
+    graph = load_graph(home / "films.tgrec")
+    assert (graph.num_users, graph.num_items, graph.num_events) == (USERS, ITEMS, 7 * USERS)
+    status, out, _ = tgrec("data", "card", "films.tgrec", "--json")
+    assert status == 0
+    assert json.loads(out) == json.loads(json.dumps(data_card(graph).to_dict()))
+
+
+def test_columns_may_be_named(tgrec: Run, home: Path) -> None:
+    (home / "odd.csv").write_text("who,what,when\nann,jam,2013-01-01\nann,tea,2013-01-02\n")
+    status, out, _ = tgrec("data", "card", "odd.csv", "--user", "who", "--item=what", "--time",
+                           "when", "--json")  # fmt: skip
+    assert (status, json.loads(out)["events"]) == (0, 2)
+    status, _, err = tgrec("data", "card", "odd.csv")
+    assert status == 2
+    assert "odd.csv: 'user': none of the columns ['who', 'what', 'when']" in err
+
+
+# ---- training ----------------------------------------------------------------------------------
+
+
+def test_training_leaves_a_recommender(saved: Path) -> None:
+    rec = Recommender.load(saved)
+    assert rec.model.config["d_model"] == 8
+    about = json.loads((saved / "train.json").read_text())
+    assert about["training"] == {"epochs": 1, "seed": 3}
+    assert about["result"]["epochs"] == 1
+
+
+def parse(model: str, *words: str) -> tuple[dict[str, Any], Any]:
+    import tyro
+
+    flags = model_flags(model, MODELS[model])
+    options = options_class(TrainOptions, flags, "title")
+    chosen = tyro.cli(options, args=spell_out(["data", *words], options))
+    return given(chosen, flags, model), chosen
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "expected"),
+    [
+        ("sasrec", "--hidden_size 16 --num-heads 4 --num_layers 3 --seq_length 9",
+         {"d_model": 16, "n_heads": 4, "n_blocks": 3, "max_len": 9}),
+        ("sasrec", "", {}),
+        ("tgt_bert4rec", "--tgt_fusion_alpha 0.5 --tgt_learnable_fusion false",
+         {"fusion_alpha": 0.5, "learnable_fusion": False}),
+        ("tgt_bert4rec", "--learnable-fusion --use_time False",
+         {"learnable_fusion": True, "use_time": False}),
+        ("sage", "--num_neighbors 7 2 --seeds_per_user 5",
+         {"num_neighbors": (7, 2), "seeds_per_user": 5}),
+    ],
+)  # fmt: skip
+def test_flags_become_settings(model: str, words: str, expected: dict[str, Any]) -> None:
+    assert parse(model, *words.split())[0] == expected
+
+
+def test_the_seeds_settings_of_the_enhanced_model() -> None:
+    settings, _ = parse("enhanced_bert4rec")
+    wanted = {"d_model": 256, "n_heads": 4, "n_blocks": 4, "max_len": 50, "dropout": 0.2}
+    assert settings == wanted
+    settings, chosen = parse(
+        "enhanced_bert4rec", *"--hidden_size 8 --rating_prediction 0.5 --use_wandb".split()
+    )
+    assert settings == {**wanted, "d_model": 8, "task_weights": {"rating_prediction": 0.5}}
+    assert chosen.use_wandb is True
+    fit = {k: v for k, v in SEED_SETTINGS["enhanced_bert4rec"].items() if k not in wanted}
+    assert fit == {"batch_size": 64, "lr": 1e-4, "epochs": 100, "patience": 15}
+    TrainSettings(**fit)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_its_flags(name: str) -> None:
+    flags = model_flags(name, MODELS[name])
+    options_class(TrainOptions, flags, "title")
+    undocumented = {flag.name for flag in flags if flag.help == f"See {MODELS[name].__name__}."}
+    assert undocumented <= {"typed_weight"}  # explained in the text of its class
+    assert "num_items" not in {flag.name for flag in flags}
+
+
+def test_wandb_gets_the_history(
+    tgrec: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", home, "--model", "sasrec", *TINY, "--out", tmp_path / "r", "--use_wandb"]
+    assert "python -m pip install wandb" in tgrec(*words)[2]
+    (tmp_path / "wandb.py").write_text(
+        "class Session:\n"
+        "    summary = {}\n"
+        "    def log(self, entry, step): print('LOGGED', step, sorted(entry))\n"
+        "    def finish(self): print('DONE', self.summary['epochs'])\n"
+        "def init(project, config): print('CONFIG', config['d_model']); return Session()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    status, out, _ = tgrec(*words)
+    monkeypatch.delitem(sys.modules, "wandb")
+    assert status == 0
+    assert "CONFIG 8\nLOGGED 1" in out
+    assert "'loss'" in out
+    assert "DONE 1" in out
+
+
+# ---- asking ------------------------------------------------------------------------------------
+
+
+def test_answers_are_those_of_the_recommender(tgrec: Run, saved: Path) -> None:
+    rec = Recommender.load(saved)
+    status, out, _ = tgrec("recommend", saved, "--user_id", "2", "--k", "2", "--json")
+    assert status == 0
+    assert json.loads(out) == rec.recommend(2, 2).astype(object).to_dict("records")
+    assert json.loads(out)[0]["title"] in TITLES
+    _, out, _ = tgrec("recommend", saved, "--user", "2", "5", "-k", "1", "--json")
+    assert [row["user_id"] for row in json.loads(out)] == [2, 5]
+    _, out, _ = tgrec("similar", saved, "--item_id", "04", "--k", "3", "--json")
+    assert json.loads(out) == rec.similar_items("04", 3).astype(object).to_dict("records")
+    _, out, _ = tgrec("explain", saved, "--user_id", "2", "--item_id", "01")
+    assert out.strip() == str(rec.explain(2, "01"))
+    _, out, _ = tgrec("profile", saved, "--user_id", "2", "--json")
+    assert json.loads(out)["events"] == 7
+
+
+def test_titles_histories_and_moments(tgrec: Run, saved: Path) -> None:
+    rec = Recommender.load(saved)
+    by_title = tgrec("similar", saved, "--item_id", TITLES[3].upper(), "--json")
+    assert by_title == tgrec("similar", saved, "--item_id", "04", "--json")
+    _, out, _ = tgrec("recommend", saved, "--history", "01", TITLES[1], "--k", "2", "--json")
+    wanted = rec.recommend(history=["01", "02"], top_k=2)
+    assert json.loads(out) == wanted.astype(object).to_dict("records")
+    _, out, _ = tgrec("recommend", saved, "--user_id", "2", "--at", "978300300", "--seen",
+                      "--k", "3", "--json")  # fmt: skip
+    wanted = rec.recommend(2, 3, filter_seen=False, at=978300300)
+    assert json.loads(out) == wanted.astype(object).to_dict("records")
+
+
+def test_a_list_too_short_says_why(tgrec: Run, saved: Path) -> None:
+    status, out, err = tgrec("recommend", saved, "--user_id", "2", "--k", "8")
+    assert status == 0
+    assert len(out.splitlines()) == 3  # a heading, and the two films that the user has not met
+    assert err.startswith("warning: the list could not be filled to top_k=8")
+
+
+def test_the_seeds_call(tgrec: Run, saved: Path, tmp_path: Path) -> None:
+    plain = tgrec("recommend", saved, "--user_id", "2", "--k", "2", "--json")[1]
+    words = ["recommend", "--user_id", "2", "--k", "2", "--json", "--model_path"]
+    for path in (saved, saved / "recommender.json", saved / "model" / "model.safetensors"):
+        out = tgrec(*words, path, "--metadata_path", saved / "recommender.json")[1]
+        assert out == plain
+    best = json.loads(plain)[0]["item_id"]
+    (tmp_path / "items.csv").write_text(f"id,title\n{best},My name for it\n")
+    out = tgrec(*words, saved, "--metadata_path", tmp_path / "items.csv")[1]
+    assert [row["title"] for row in json.loads(out)] == ["My name for it", ""]
+    status, _, err = tgrec(*words, tmp_path / "best_model.pt")
+    assert status == 1
+    assert "--model_path: there is no recommender at" in err
+
+
+# ---- measuring ---------------------------------------------------------------------------------
+
+
+def test_eval_and_compare_agree(tgrec: Run, saved: Path) -> None:
+    metrics = Recommender.load(saved).evaluate().metrics()
+    status, out, _ = tgrec("eval", saved, "--json")
+    alone = json.loads(out)["models"][str(saved)]
+    assert status == 0
+    assert alone["metrics"] == metrics
+    low, high = alone["intervals"]["NDCG@10"]
+    assert low <= metrics["full"]["NDCG@10"] <= high
+    status, out, err = tgrec("compare", saved, "popularity", "--baseline", "popularity", "--json")
+    both = json.loads(out)
+    assert status == 0
+    assert "training popularity" in err
+    assert both["models"][str(saved)]["metrics"] == metrics
+    (test,) = [t for t in both["tests"] if t["metric"] == "NDCG@10"]
+    other = both["models"]["popularity"]["metrics"]["full"]["NDCG@10"]
+    assert test["difference"] == pytest.approx(metrics["full"]["NDCG@10"] - other)
+
+
+def test_tables_name_model_and_seed(tgrec: Run, saved: Path) -> None:
+    status, out, _ = tgrec("compare", saved, "markov", "--sampled", "false")
+    assert status == 0
+    assert "sasrec (film) seed 3" in out
+    assert "markov seed 0" in out
+    assert "paired bootstrap" in out
+    assert "uniform-100" not in out
+
+
+# ---- slips -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ("trian x", 2, "there is no command 'trian'; did you mean 'tgrec train'?"),
+        ("data crad x", 2, "did you mean 'tgrec data card'?"),
+        ("card x", 2, "did you mean 'tgrec data card'?"),
+        ("xyzzy", 2, "there are doctor, data import"),
+        ("train . --model sasrek", 2, "there is no model 'sasrek'; did you mean 'sasrec'?"),
+        ("train . --model sasrec --fusion_alpha 1", 2, "Unrecognized options: --fusion"),
+        ("train . --model sasrec --epoch 1", 2, "Perhaps you meant"),
+        ("train . --model sasrec --n_heads 3 --d_model 8", 2, "n_heads"),
+        ("train . --model sasrec --epochs 0", 2, "'epochs' needs to be a positive integer (got 0)"),
+        ("train --model sasrec", 2, "required"),
+        ("data card ratings.dta", 1, "did you mean 'ratings.dat'?"),
+        ("data card ml-1n", 1, "did you mean 'ml-1m'?"),
+        ("data card ratings.dat --user who", 2, "'user': there is no column 'who' among"),
+        ("data card simulated --user who", 2, "--user is for tables; simulated is none"),
+        ("data import . --out films.csv", 2, "--out needs to end in .tgrec"),
+        ("recommend film --user_id 77", 2, "there is no user 77"),
+        ("recommend film", 2, "--user_id or --history is needed"),
+        ("recommend --user_id 1", 2, "one of FOLDER and --model_path is needed"),
+        ("recommend nowhere --user_id 1", 1, "there is no recommender in 'nowhere'"),
+        ("similar film --item_id 4", 2, "there is no item '4'"),
+        ("compare film", 2, "at least two different names or folders"),
+        ("compare popularity markov", 2, "--data is needed"),
+        ("compare film markof", 2, "did you mean 'markov'?"),
+        ("compare film markov --baseline sasrec", 2, "--baseline: 'sasrec' is none of"),
+        ("compare film markov --data other.csv", 2, "have other events"),
+    ],
+)
+def test_slips(tgrec: Run, saved: Path, words: str, status: int, message: str) -> None:
+    found, out, err = tgrec(*words.split())
+    assert found == status, out + err
+    assert message in " ".join((out + err).replace("\u2502", " ").split())
+
+
+def test_help_names_every_command_and_status(tgrec: Run) -> None:
+    status, out, _ = tgrec("--help")
+    assert status == 0
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert all(f"\n  {code} " in out for code in (0, 1, 2, 130))
+    assert tgrec()[1] == out
+    assert "data card" in tgrec("data")[1]
+    for name in COMMANDS:
+        status, out, _ = tgrec(*name.split(), "--help")
+        assert status == 0
+        assert "--json" in out
+
+
+def test_an_interruption_saves_and_says_so(
+    tgrec: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = Recommender.fit
+
+    def interrupted(self: Recommender, data: TemporalRecGraph, **kwargs: Any) -> Recommender:
+        from dataclasses import replace
+
+        fit(self, data, **kwargs)
+        assert self.result is not None
+        self.result = replace(self.result, stopped="interrupted")
+        return self
+
+    monkeypatch.setattr(Recommender, "fit", interrupted)
+    out = tmp_path / "r"
+    assert tgrec("train", home, "--model", "markov", "--out", out)[0] == 130
+    assert Recommender.load(out).name == "markov"
+    assert tgrec("compare", "markov", "popularity", "--data", home)[0] == 130

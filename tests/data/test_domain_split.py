@@ -1,0 +1,54 @@
+"""Leave one out in one domain: targets, what may be fitted on, candidates."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from tgrec.data import TemporalRecGraph, leave_one_out_in, only_domain
+
+# User 1: food a b c d with kitchen x between b and c, y after c, z after d. User 2 has two foods.
+ROWS = [
+    (1, "a", 1, "food"), (1, "b", 2, "food"), (1, "x", 3, "kitchen"), (1, "c", 4, "food"),
+    (1, "y", 5, "kitchen"), (1, "d", 6, "food"), (1, "z", 7, "kitchen"),
+    (2, "a", 8, "food"), (2, "b", 9, "food"), (2, "z", 10, "kitchen"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def graph() -> TemporalRecGraph:
+    table = pd.DataFrame(ROWS, columns=["user_id", "item_id", "timestamp", "domain"])
+    return TemporalRecGraph.from_pandas(table, relation="domain")
+
+
+def test_by_hand(graph: TemporalRecGraph) -> None:
+    split = leave_one_out_in(graph, "food")
+    names = graph.raw_ids("item")
+    assert [names[i] for i in split.val.item] == ["c"]
+    assert [names[i] for i in split.test.item] == ["d"]
+    assert split.val.cut.tolist() == [3]
+    assert split.val.time is not None
+    assert split.val.time.tolist() == [4]
+    # Nothing of user 1 from c on trains, y and z neither; user 2 is not asked and trains.
+    assert split.train.to_pandas().item_id.tolist() == ["a", "b", "x", "a", "b", "z"]
+    assert split.candidates is not None
+    assert [names[i] for i in split.candidates.nonzero().view(-1)] == ["a", "b", "c", "d"]
+
+
+def test_the_domain_alone(graph: TemporalRecGraph) -> None:
+    split = leave_one_out_in(graph, "food")
+    alone = only_domain(split, "food")
+    assert [t[1] for t in alone.graph.interaction_types] == ["food"]
+    assert alone.train.to_pandas().item_id.tolist() == ["a", "b", "a", "b"]
+    assert alone.graph.num_items == graph.num_items
+    assert torch.equal(alone.test.cut, split.test.cut)
+
+
+def test_errors(graph: TemporalRecGraph) -> None:
+    with pytest.raises(ValueError, match=r"'relation' needs to be one of \['food', 'kitchen'\]"):
+        leave_one_out_in(graph, "toys")
+    with pytest.raises(ValueError, match="'relation' needs to be one of"):
+        only_domain(leave_one_out_in(graph, "food"), "toys")
+    with pytest.raises(ValueError, match=r"at least 3 events in 'kitchen'.* has 2"):
+        leave_one_out_in(graph.before(6), "kitchen")

@@ -1,0 +1,363 @@
+"""TriGRec: sequences by domain, what it may see, stages, ablations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from tgrec.data import History, RecBatch, Split, TemporalRecGraph, leave_one_out_in
+from tgrec.datasets import simulate_domains
+from tgrec.loader import SeedLoader, training_seeds
+from tgrec.models import MODELS, TriGRec, load_model, save_model
+from tgrec.models.trigrec_graph import TransitionNeighbors, pooled
+from tgrec.models.trigrec_sequences import (
+    DomainCloze,
+    count_graphs,
+    end_at,
+    known_domains,
+    only_relation,
+    question,
+    training_cloze,
+)
+from tgrec.sampler import EventIndex
+from tgrec.testing import scramble_future
+from tgrec.training import fit
+
+SMALL: dict[str, Any] = {"d_model": 8, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 16}
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return leave_one_out_in(simulate_domains(num_users=60, num_items=30)[0], "food")
+
+
+def make(split: Split, **kwargs: Any) -> TriGRec:
+    torch.manual_seed(0)
+    return TriGRec.from_graph(split.train, **{**SMALL, "target": "food", **kwargs}).eval()
+
+
+def asked(model: TriGRec, split: Split) -> RecBatch:
+    return SeedLoader(EventIndex(split.graph), model.sampling).batch(split.test)
+
+
+def trained(model: TriGRec, split: Split, epochs: int = 2, **kwargs: Any) -> TriGRec:
+    fit(
+        model, split, epochs=epochs, eval_every=epochs, batch_size=16, lr=1e-2, show=False, **kwargs
+    )
+    return model.eval()
+
+
+def row(items: list[int], relations: list[int], width: int) -> History:
+    """One left-padded history."""
+    pad = width - len(items)
+    item = torch.tensor([[0] * pad + items])
+    mask = torch.arange(width).unsqueeze(0) >= pad
+    relation = torch.tensor([[0] * pad + relations])
+    event_id = torch.where(mask, torch.arange(width), -1)
+    return History(item, item * 10, event_id, relation, mask)
+
+
+# ---- sequences -----------------------------------------------------------------------------------
+
+
+def test_a_row_ends_at_the_last_event_of_the_domain() -> None:
+    domain = torch.tensor([0, 0, 0, 1, 1, 1])
+    history = row([0, 3, 1, 4], [0, 1, 0, 1], 6)
+    batch = RecBatch(torch.tensor([7]), history, torch.tensor([5]), key=torch.tensor([9]))
+    cut = end_at(batch, 0, domain)
+    assert cut.history is not None
+    assert cut.item is not None
+    assert cut.item.tolist() == [1]  # the kitchen events 4 and 5 behind it are gone
+    assert cut.history.item[cut.history.mask].tolist() == [0, 3]
+    assert cut.history.mask.tolist() == [[False] * 4 + [True] * 2]
+    assert cut.history.relation.tolist() == [[0, 0, 0, 0, 0, 1]]
+    # Asked for the other domain, the row stays whole.
+    whole = end_at(batch, 1, domain)
+    assert whole.item is not None
+    assert whole.history is not None
+    assert whole.item.tolist() == [5]
+    assert torch.equal(whole.history.item, history.item)
+
+
+def test_rows_without_a_question_in_the_domain_are_left_out() -> None:
+    domain = torch.tensor([0, 0, 1, 1])
+    first = RecBatch(torch.tensor([7]), row([0, 2], [0, 1], 4), torch.tensor([3]))
+    assert end_at(first, 0, domain).user.numel() == 0  # nothing stands before item 0
+    none = RecBatch(torch.tensor([7]), row([2], [1], 4), torch.tensor([3]))
+    assert end_at(none, 0, domain).user.numel() == 0
+
+
+def test_one_domain_of_a_row() -> None:
+    history = row([0, 3, 1, 4], [0, 1, 0, 1], 6)
+    own = only_relation(history, 1)
+    assert own.item[own.mask].tolist() == [3, 4]
+    assert own.mask.tolist() == [[False] * 4 + [True] * 2]
+    cloze = question(history, 10, 0)
+    food = cloze.only(0)
+    assert food.item.tolist() == [[0, 1, 10]]
+    assert food.hole.tolist() == [[False, False, True]]
+    assert cloze.only(1).item.tolist() == [[3, 4]]
+    assert not cloze.only(1).hole.any()
+
+
+def test_vectors_are_means_over_real_positions_that_are_shown() -> None:
+    x = torch.arange(24.0).view(1, 6, 4)
+    known = torch.tensor([[False, False, True, False, True, False]])
+    assert torch.equal(pooled(x, known), (x[:, 2] + x[:, 4]) / 2)
+    assert not pooled(x, known & False).any()
+
+
+def test_domains_of_items_without_a_column() -> None:
+    rows = [(1, "a", "food"), (1, "b", "toys"), (2, "b", "toys"), (2, "c", "food")]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "domain"])
+    graph = TemporalRecGraph.from_pandas(table, time=None, relation="domain")
+    assert known_domains(graph).tolist() == [0, 1, 0]
+    assert known_domains(graph.before(2)).tolist() == [0, 1, -1]
+
+
+# ---- the graph -----------------------------------------------------------------------------------
+
+
+def test_a_users_own_transitions_are_left_out(split: Split) -> None:
+    """What a row reads of the graph is what it would be had its user never been there."""
+    domain, train = split.train["item"].domain, split.train
+    user = int(split.test.user[0])
+    without = train
+    for edge_type in train.interaction_types:
+        keep = train[edge_type].edge_index[0] != user
+        without = without.select_events(keep, relation=edge_type[1])
+    size = train.num_items
+    whole, alone = (TransitionNeighbors(size, 2, size, 3, 0.8) for _ in range(2))
+    whole.fill(train, domain)
+    alone.fill(without, domain)
+    index = EventIndex(train)
+    loader = SeedLoader(index, make(split).sampling)
+    seeds = training_seeds(index, 16).select(training_seeds(index, 16).user == user)
+    cloze = training_cloze(loader.batch(seeds, key=0), domain, 0.0, 1.0)
+    assert cloze.mask.sum() == (index.user == user).sum()
+
+    def dense(ids: Tensor, weight: Tensor) -> Tensor:
+        return torch.zeros(*ids.shape[:3], size).scatter_add_(3, ids.long(), weight)[cloze.mask]
+
+    found = dense(*whole.others(cloze))
+    expected = dense(alone.neighbor[cloze.target], alone.weight[cloze.target])
+    if_it_were_kept = whole.weight[cloze.target[cloze.mask]].sum()
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert float(found.sum()) < float(if_it_were_kept)
+
+
+def test_transitions_inside_and_across_domains(split: Split) -> None:
+    domain = split.train["item"].domain
+    neighbors = TransitionNeighbors(split.train.num_items, 2, 4, 3, 0.8)
+    neighbors.fill(split.train, domain)
+    item, kind, place = (neighbors.weight > 0).nonzero(as_tuple=True)
+    other = domain[neighbors.neighbor[item, kind, place].long()] != domain[item]
+    assert torch.equal(other, kind == 1)
+    assert (neighbors.weight.diff(dim=2) <= 0).all()  # the strongest first
+    alone, merged = count_graphs(split.train, 0)
+    assert [t[1] for t in alone.interaction_types] == ["food"]
+    assert merged is split.train
+
+
+# ---- what it may see -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["users", "joint"])
+def test_later_events_of_any_domain_change_nothing(stage: str, split: Split) -> None:
+    model = trained(make(split, stage=stage), split, epochs=1)
+    for cut in torch.quantile(split.test.cut.double(), torch.tensor([0.2, 0.8]).double()).long():
+        seeds = replace(split.test, cut=torch.full_like(split.test.cut, int(cut)))
+        loaders = [
+            SeedLoader(EventIndex(g), model.sampling)
+            for g in (split.graph, scramble_future(split.graph, int(cut)))
+        ]
+        with torch.no_grad():
+            scores = [model.score(loader.batch(seeds)) for loader in loaders]
+        assert torch.equal(*scores)
+
+
+def test_the_past_of_both_domains_is_read(split: Split) -> None:
+    model = trained(make(split), split)
+    batch = asked(model, split)
+    assert batch.history is not None
+    history = batch.history
+    with torch.no_grad():
+        scores = model.score(batch)
+        for relation in (0, 1):
+            mine = history.mask & (history.relation == relation)
+            other = torch.where(mine, history.item.roll(1, 0) * 0 + 3 + 30 * relation, history.item)
+            changed = model.score(replace(batch, history=replace(history, item=other)))
+            assert (changed != scores).any(1).float().mean() > 0.9
+
+
+def test_sequence_and_vectors_have_their_say(split: Split) -> None:
+    """Both, a shuffled sequence and other vectors, change the scores of stage 2."""
+    model = trained(make(split, use_graph=False), split)
+    batch = asked(model, split)
+    assert batch.history is not None
+    cloze = question(batch.history, model.num_items, 0)
+    own = cloze.only(0)
+    turned = replace(own, item=torch.where(own.known, own.item.flip(1).clamp(max=29), own.item))
+    with torch.no_grad():
+        memory, known = model.user_memory(batch, cloze)
+        before = model._predict(own, memory, known, own.hole)[0]
+        assert (model._predict(turned, memory, known, own.hole)[0] != before).any(1).all()
+        swapped = model._predict(own, memory.roll(1, 0), known, own.hole)[0]
+        assert (swapped != before).any(1).all()
+        assert torch.equal(model._predict(own, memory, known, own.hole)[0], before)
+
+
+def test_vectors_while_training_hold_nothing_that_is_asked_for(split: Split) -> None:
+    """Two rows that differ in hidden items only have the same vectors."""
+    model = make(split)
+    loader = SeedLoader(EventIndex(split.train), model.sampling)
+    batch = loader.batch(training_seeds(loader.index, 16), key=3)
+    cloze = training_cloze(batch, model.item_domain, 0.5, 0.0)
+    hidden = cloze.hole & (cloze.item == model.num_items)  # a hole may also show an item
+    only = replace(cloze, hole=hidden)
+    other = replace(only, target=torch.where(hidden, (cloze.target + 1) % 30, cloze.target))
+    assert model.users is not None
+    model.users.neighbors = None
+    model.users.graph = None
+    with torch.no_grad():
+        made = [model.users(c).vectors for c in (only, other)]
+    assert torch.equal(*made)
+
+
+# ---- losses --------------------------------------------------------------------------------------
+
+
+def test_distances_are_between_vectors_of_the_same_user(split: Split) -> None:
+    model = make(split)
+    users = model.users
+    assert users is not None
+    history = row([0, 31, 2], [0, 1, 0], 4)
+    cloze = question(history, model.num_items, 0)
+    made = users(DomainCloze(*(torch.cat([c, c]) for c in (
+        cloze.item, cloze.mask, cloze.hole, cloze.target, cloze.relation))))  # fmt: skip
+    mean = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    names = users.names
+    vectors = made.vectors.clone()
+    vectors[:, names.index("cross")] = mean
+    for d in range(2):
+        vectors[:, names.index(f"common_{d}")] = mean  # each user's own: no distance
+        vectors[:, names.index(f"specific_{d}")] = mean
+    terms = users._domain_terms(replace(made, vectors=vectors))
+    adversary, align, separate = (float((s / c).detach()) for s, c in terms)
+    assert adversary > 0
+    assert align == pytest.approx(0, abs=1e-9)
+    assert separate == pytest.approx(0.1, abs=1e-4)  # weight times the whole margin
+    swapped = vectors.clone()
+    swapped[:, names.index("cross")] = mean.flip(0)
+    assert float(users._domain_terms(replace(made, vectors=swapped))[1][0].detach()) > 0.01
+
+
+def test_the_adversary_follows_its_schedule_and_is_watched(split: Split) -> None:
+    model = make(split, stage="users")
+    result = fit(model, split, epochs=3, eval_every=3, batch_size=16, show=False)
+    strength = [entry["reversal"] for entry in result.history]
+    assert strength[0] == 0
+    assert strength == sorted(strength)
+    assert all(0 <= entry["discriminator"] <= 1 for entry in result.history)
+    assert "discriminator" not in model.monitor()  # asked for once an epoch
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "gone"),
+    [
+        ({"adversary": 0.0}, "users.discriminator"),
+        ({"use_graph": False}, "users.graph"),
+        ({"inputs": "sequence"}, "users."),
+        ({"inputs": "vectors"}, "sequence.encoder"),
+    ],
+)
+def test_ablations_leave_parts_out(kwargs: dict[str, Any], gone: str, split: Split) -> None:
+    names = {name for name, _ in make(split).named_parameters()}
+    left = {name for name, _ in make(split, **kwargs).named_parameters()}
+    assert any(name.startswith(gone) for name in names)
+    assert not any(name.startswith(gone) for name in left)
+
+
+@pytest.mark.parametrize("part", ["adversary", "alignment", "separation"])
+def test_a_weight_of_zero_leaves_out_its_loss(part: str, split: Split) -> None:
+    loader = SeedLoader(EventIndex(split.train), make(split).sampling)
+    batch = loader.batch(training_seeds(loader.index, 16), key=0)
+    sizes = [len(make(split, **k).loss_terms(batch)[0]) for k in ({}, {part: 0.0})]
+    assert sizes[0] == sizes[1] + 1
+
+
+# ---- stages --------------------------------------------------------------------------------------
+
+
+def test_the_second_stage_leaves_the_first_as_it_was(split: Split, tmp_path: Path) -> None:
+    first = trained(make(split, stage="users"), split)
+    assert first.users is not None
+    before = {k: v.clone() for k, v in first.users.state_dict().items()}
+    second = TriGRec.second_stage(first, split.train, inputs="both")
+    assert second.users is not None
+    assert not any(p.requires_grad for p in second.users.parameters())
+    assert torch.equal(second._table(), first.users.item)
+    trained(second, split)
+    second.train()
+    assert not second.users.training
+    assert all(torch.equal(before[k], v) for k, v in second.users.state_dict().items())
+    assert not torch.equal(second._table(), first.users.item)
+    save_model(second.eval(), tmp_path)
+    loaded = load_model(tmp_path, MODELS)
+    batch = asked(second, split)
+    with torch.no_grad():
+        assert torch.equal(loaded.score(batch), second.score(batch))
+
+
+def test_vectors_from_the_graph(split: Split) -> None:
+    graph = split.train.before(split.graph.num_events)
+    graph["user"].spe = torch.randn(graph.num_users, 8)
+    graph["user"].cross = torch.randn(graph.num_users, 8)
+    torch.manual_seed(0)
+    model = TriGRec.from_graph(graph, target="food", stage="recommender", loaded=["spe", "cross"],
+                               **SMALL)  # fmt: skip
+    assert model.users is None
+    model = trained(model, split, epochs=1)
+    batch = asked(model, split)
+    other = replace(batch, user=batch.user.roll(1))
+    with torch.no_grad():
+        assert not torch.equal(model.score(batch), model.score(other))
+
+
+def test_a_run_that_was_killed_goes_on_bit_equal(split: Split, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"epochs": 2, "batch_size": 32, "eval_every": 2, "show": False}
+
+    def kill(epoch: int) -> None:
+        raise RuntimeError(f"killed after epoch {epoch}")
+
+    whole, half = make(split, stage="users"), make(split, stage="users")
+    fit(whole, split, **how)
+    with pytest.raises(RuntimeError, match="killed after epoch 1"):
+        fit(half, split, folder=tmp_path, after_epoch=kill, **how)
+    again = make(split, stage="users")
+    fit(again, split, folder=tmp_path, resume=True, **how)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"target": "toys"}, r"'target' needs to be one of \['food', 'kitchen'\]"),
+        ({"target": 2}, r"'target' needs to be in 0\.\.1"),
+        ({"stage": "third"}, "'stage' needs to be one of"),
+        ({"inputs": "none"}, "'inputs' needs to be one of"),
+        ({"mask_prob": 2}, "'mask_prob' needs to be in"),
+        ({"adversary": -1.0}, "'adversary' needs to be a weight of at least 0"),
+        ({"stage": "users", "inputs": "sequence"}, "has no vectors of users to train"),
+    ],
+)
+def test_wrong_arguments(kwargs: dict[str, Any], message: str, split: Split) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(split, **kwargs)

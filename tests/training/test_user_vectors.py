@@ -1,0 +1,102 @@
+"""Tables of user vectors: made of the past alone, written and read back row by row."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tgrec.data import RecBatch, Sampling, Split, leave_one_out_in
+from tgrec.datasets import simulate_domains
+from tgrec.testing import scramble_future
+from tgrec.training import read_user_vectors, user_table, with_user_vectors, write_user_vectors
+
+
+@dataclass
+class Sums:
+    """Vectors that show what was read: how many events, and the sum of their items."""
+
+    sampling = Sampling(max_len=30)
+    vector_names = ("count", "items")
+
+    def represent(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        assert batch.history is not None
+        mask = batch.history.mask
+        count, items = mask.sum(1), (batch.history.item * mask).sum(1)
+        vectors = torch.stack([count, items], dim=1).float().unsqueeze(2).expand(-1, -1, 3)
+        return vectors, torch.stack([count > 0, items % 2 == 0], dim=1)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return leave_one_out_in(simulate_domains(num_users=40, num_items=30)[0], "food")
+
+
+def test_rows_are_users_and_hold_training_events_only(split: Split) -> None:
+    table = user_table(Sums(), split, batch_size=7)  # type: ignore[arg-type]
+    events = split.train.to_pandas().groupby("user_id").item_id
+    count, items = events.count(), events.sum()
+    assert table.values[:, 0, 0].tolist() == count.tolist()
+    even = (items % 2 == 0).to_numpy()
+    assert table.known[:, 1].tolist() == even.tolist()
+    assert table.values[:, 1, 0].tolist() == (items * even).tolist()  # 0 where not known
+    for edge_type in split.graph.interaction_types:  # nothing at or past a validation target
+        assert split.train[edge_type].event_id.numel() < split.graph[edge_type].event_id.numel()
+
+
+def test_the_future_changes_nothing(split: Split) -> None:
+    cut = int(split.test.cut.min())
+    graph = scramble_future(split.graph, cut)
+    other = replace(split, graph=graph)
+    tables = [user_table(Sums(), s) for s in (split, other)]  # type: ignore[arg-type]
+    assert torch.equal(tables[0].values, tables[1].values)
+
+
+def test_files_are_read_back_by_user(split: Split, tmp_path: Path) -> None:
+    table = user_table(Sums(), split)  # type: ignore[arg-type]
+    raw = split.graph.raw_ids("user")
+    paths = write_user_vectors(table, tmp_path, {"items": "spe_emb_ep3_A"}, raw, epoch=3)
+    assert sorted(p.name for p in paths) == sorted(p.name for p in tmp_path.iterdir())
+    assert json.loads(paths[-1].read_text())["epoch"] == 3
+    expected = table.values[:, 1]
+    assert torch.equal(read_user_vectors(tmp_path / "spe_emb_ep3_A.npy", raw), expected)
+    assert torch.equal(load_file(tmp_path / "spe_emb_ep3_A.safetensors")["embedding"], expected)
+    # What programs that unpickle get is the same array.
+    array = np.load(tmp_path / "spe_emb_ep3_A.pkl", allow_pickle=True)
+    assert array.tolist() == expected.tolist()
+    # The same users in another order get their own rows.
+    turned = raw.flip(0)
+    assert torch.equal(read_user_vectors(tmp_path / "spe_emb_ep3_A.npy", turned), expected.flip(0))
+
+
+def test_files_that_are_not_these_users(split: Split, tmp_path: Path) -> None:
+    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")  # type: ignore[arg-type]
+    write_user_vectors(table, tmp_path, {"items": "a"}, raw)
+    with pytest.raises(ValueError, match="which are not the 41 users"):
+        read_user_vectors(tmp_path / "a.npy", [*raw.tolist(), 99])
+    with pytest.raises(ValueError, match=r"only \.npy files are read"):
+        read_user_vectors(tmp_path / "a.pkl", raw)
+    with pytest.raises(FileNotFoundError, match="export the vectors"):
+        read_user_vectors(tmp_path / "b.npy", raw)
+    (tmp_path / "b.npy").write_bytes((tmp_path / "a.pkl").read_bytes())
+    with pytest.raises(ValueError, match="is no array of numbers"):
+        read_user_vectors(tmp_path / "b.npy", raw)
+    np.save(tmp_path / "c.npy", np.full((40, 2), np.nan, dtype=np.float32))
+    with pytest.raises(ValueError, match="needs finite numbers"):
+        read_user_vectors(tmp_path / "c.npy", raw)
+    with pytest.raises(ValueError, match="'files' needs names of"):
+        write_user_vectors(table, tmp_path, {"graph": "g"}, raw)
+
+
+def test_vectors_become_features_of_the_users(split: Split) -> None:
+    table = user_table(Sums(), split)  # type: ignore[arg-type]
+    graph = with_user_vectors(split.train, table)
+    assert torch.equal(graph["user"]["count"], table.values[:, 0])
+    assert "count" not in split.train["user"]
+    graph.validate()

@@ -1,0 +1,77 @@
+"""Leave one out in one of several domains of the same users."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tgrec.data.batch import Targets
+from tgrec.data.split import Split, _log, _without
+from tgrec.data.temporal_graph import TemporalRecGraph
+
+
+def leave_one_out_in(graph: TemporalRecGraph, relation: str) -> Split:
+    """The last event of each user in one domain is the test target, the one before it validation.
+
+    Histories hold the events of all domains before the cut. What is after the validation target of
+    a user is no training event, in whichever domain, so that nothing is fitted on the future of a
+    user who is asked. Users with fewer than three events in the domain only train. Candidates are
+    the items that have an event in the domain.
+
+    Args:
+        graph: Users in several domains, each domain a relation.
+        relation: The domain that is asked for.
+
+    Raises:
+        ValueError: If there is no such relation, or no user has three events in it.
+    """
+    names = [t[1] for t in graph.interaction_types]
+    if relation not in names:
+        raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
+    store = graph["user", relation, "item"]
+    own, item = (row.cpu() for row in store.edge_index)
+    event_id = store.event_id.cpu()
+    by_user = torch.argsort(own, stable=True)
+    count = torch.bincount(own, minlength=graph.num_users)
+    enough = (count >= 3).nonzero().view(-1)
+    if enough.numel() == 0:
+        raise ValueError(
+            f"leave_one_out_in needs users with at least 3 events in {relation!r}; the longest of "
+            f"{graph.num_users} has {int(count.max()) if count.numel() else 0}"
+        )
+    end = count.cumsum(0)[enough]
+    last, second = by_user[end - 1], by_user[end - 2]
+
+    def targets(rows: Tensor) -> Targets:
+        time = store.time.cpu()[rows] if graph.has_time else None
+        return Targets(own[rows], event_id[rows], item[rows], time)
+
+    cut = torch.full((graph.num_users,), torch.iinfo(torch.int64).max)
+    cut[own[second]] = event_id[second]
+    everyone, _, every_id, _ = _log(graph)
+    train = _without(graph, every_id[every_id >= cut[everyone]])
+    candidates = torch.zeros(graph.num_items, dtype=torch.bool)
+    candidates[item] = True
+    return Split(graph, train, targets(second), targets(last), candidates=candidates)
+
+
+def only_domain(split: Split, relation: str) -> Split:
+    """The same targets and candidates, with nothing but the events of one domain to see.
+
+    What a recommender of that domain alone would have. Nodes and event ids stay as they are.
+
+    Raises:
+        ValueError: If there is no such relation.
+    """
+    names = [t[1] for t in split.graph.interaction_types]
+    if relation not in names:
+        raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
+    graph, train = (_one_relation(g, relation) for g in (split.graph, split.train))
+    return replace(split, graph=graph, train=train)
+
+
+def _one_relation(graph: TemporalRecGraph, relation: str) -> TemporalRecGraph:
+    out: TemporalRecGraph = graph._with_events({("user", relation, "item"): slice(None)})
+    return out

@@ -1,0 +1,208 @@
+"""Anybody's files of interactions -> a temporal graph: CSV, TSV, ``::``, gzip, Parquet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tgrec.data import TemporalRecGraph
+from tgrec.data.columns import id_values, where
+from tgrec.data.recognise import Columns, graph_from, recognise_columns
+from tgrec.datasets._fetch import DataFileError
+from tgrec.datasets._side import item_table, multi_hot, user_table
+from tgrec.datasets._tables import FileName, read_file
+
+# What the files of a folder are called, before the first dot.
+_EVENT_FILES = ("ratings", "interactions", "events", "purchases", "clicks", "u")
+_ITEM_FILES = ("movies", "items", "products", "books")
+_USER_FILES = ("users", "customers")
+_TABLES = (".csv", ".tsv", ".dat", ".txt", ".data", ".inter", ".parquet", ".gz")
+# A column of times in Unix units holds no smaller number, and a column of ratings no larger one.
+_FIRST_TIME = 100_000_000
+
+
+def read_interactions(
+    path: FileName,
+    *,
+    items: FileName | None = None,
+    users: FileName | None = None,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    rating: str | None = None,
+    sep: str | None = None,
+    names: Sequence[str] | None = None,
+) -> TemporalRecGraph:
+    """Reads one event per line, from any usual file.
+
+    Columns are recognised by their names (:func:`tgrec.data.recognise.recognise_columns`), times by
+    their size (:func:`tgrec.data.recognise.in_time_order`). A file without a header line is taken
+    for ``user item``, ``user item rating``, ``user item time`` or, in MovieLens's order, ``user
+    item rating time``. Ids are integers if all of them are written as such in every file, else
+    strings kept exactly: ``0104257`` is not ``104257``.
+
+    Args:
+        path: The file; or a folder with a file ``ratings``, ``interactions`` or ``events`` and
+            perhaps ``movies`` or ``items`` and ``users``, whatever their endings.
+        items: Optional file of items: their ids, and as far as they are there titles, genres and
+            years (:func:`tgrec.datasets._side.item_table`). Items that it lacks have no title.
+        users: Optional file of users: their ids, and as far as they are there gender, age and
+            occupation. Nothing else in it is read.
+        user: Column of users in ``path``; None to recognise it.
+        item: Column of items.
+        time: Column of times.
+        rating: Column of ratings.
+        sep: Separator of ``path``; None to find it out.
+        names: Columns of ``path`` if it has no header line; None to find them out.
+
+    Returns:
+        A graph whose items may have ``title`` (strings), ``genres`` (strings such as
+        ``Action|Drama``), ``genre`` (``[N, G]`` float32, one column per name in alphabetical
+        order) and ``year`` (int64, 0 if unknown), and whose users may have ``gender``, ``age``
+        and ``occupation`` (int64 codes).
+
+    Raises:
+        FileNotFoundError: If there is no such file, or no such file in the folder.
+        DataFileError: If a file is no such table; the message names file, line and column.
+        ImportError: If the file is Parquet and pyarrow is not there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path, items, users = _in_folder(path, items, users)
+    frame = read_events(path, sep=sep, names=names)
+    try:
+        found = recognise_columns(frame, user=user, item=item, time=time, rating=rating)
+        sides = {
+            "item": None if items is None else item_table(items, found.item),
+            "user": None if users is None else user_table(users, found.user),
+        }
+        frame, tables, genre = _joined(frame, found, sides)
+        graph = graph_from(
+            frame, user=found.user, item=found.item, time=found.time, rating=found.rating,
+            users=tables["user"], items=tables["item"],
+        )  # fmt: skip
+    except ValueError as error:
+        raise DataFileError(f"{path}: {error}") from error
+    if genre is not None:
+        graph["item"].genre = torch.from_numpy(genre)
+    return graph
+
+
+def read_events(
+    path: FileName, *, sep: str | None = None, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The table of a file of interactions, its columns named; all text columns as they stand.
+
+    Args:
+        path: CSV, TSV or another text file, possibly compressed with gzip, or Parquet.
+        sep: The separator; None to find it out.
+        names: The columns of a file without a header line; None to find them out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        DataFileError: If it is no table, or has neither a header line nor one of the usual widths.
+    """
+    table = read_file(path, sep, names)
+    if table.columns.tolist() != list(range(len(table.columns))):
+        return table
+    values = [pd.to_numeric(table[c], errors="coerce") for c in table.columns[2:]]
+    times = [v.notna().any() and bool((v.dropna() >= _FIRST_TIME).all()) for v in values]
+    usual = {
+        (): ["user_id", "item_id"],
+        (False,): ["user_id", "item_id", "rating"],
+        (True,): ["user_id", "item_id", "timestamp"],
+        (False, True): ["user_id", "item_id", "rating", "timestamp"],
+        (True, False): ["user_id", "item_id", "timestamp", "rating"],
+    }.get(tuple(times))
+    if usual is None or len(table.columns) < 2:
+        raise DataFileError(
+            f"{path}: has no header line, and its {len(table.columns)} columns (first line "
+            f"{table.iloc[0].tolist()}) are neither user, item and rating or time, nor these four; "
+            f"name them with names=[...], or write them into the first line"
+        )
+    return table.set_axis(usual, axis=1)
+
+
+def _joined(
+    frame: pd.DataFrame, found: Columns, sides: dict[str, pd.DataFrame | None]
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame | None], np.ndarray | None]:
+    """Ids of one kind in all tables, ratings as numbers, a row for every item; and the genres."""
+    frame = frame.copy(deep=False)
+    if found.rating is not None:
+        frame[found.rating] = _numbers(frame[found.rating], "rating")
+    tables: dict[str, pd.DataFrame | None] = {}
+    for role, column in (("user", found.user), ("item", found.item)):
+        side = sides[role]
+        texts = [frame[column], *([] if side is None else [side[column]])]
+        texts = _one_kind(texts, role)
+        frame[column] = texts[0]
+        if side is not None:
+            side = side.assign(**{column: texts[1]})
+            side = _with_missing(side, column, frame[column])
+        tables[role] = side
+    genre = None
+    items = tables["item"]
+    if items is not None and "genres" in items:
+        genre = multi_hot(items["genres"].tolist())
+    return frame, tables, genre
+
+
+def _with_missing(side: pd.DataFrame, column: str, ids: pd.Series) -> pd.DataFrame:
+    """A row for every id that events have and the table lacks: texts empty, numbers 0."""
+    absent = pd.unique(ids[~ids.isin(side[column]) & ids.notna()])
+    if not len(absent):
+        return side
+    rows = pd.DataFrame({column: absent})
+    for name in side.columns.drop(column):
+        rows[name] = 0 if pd.api.types.is_numeric_dtype(side[name].dtype) else ""
+    return pd.concat([side, rows], ignore_index=True)
+
+
+def _one_kind(columns: list[pd.Series], role: str) -> list[pd.Series]:
+    """Integers if every id of all columns is written as one, else texts."""
+    kinds = [pd.api.types.is_integer_dtype(c.dtype) for c in columns]
+    if all(kinds):
+        return columns
+    texts = [c.astype(str) if kind else c for c, kind in zip(columns, kinds, strict=True)]
+    for column in texts:
+        id_values(column, role)  # raises, with the line, for what can be no id
+    plain = all(
+        re.fullmatch(r"0|[1-9]\d{0,17}", str(value)) for c in texts for value in pd.unique(c)
+    )
+    return [c.astype("int64") for c in texts] if plain else texts
+
+
+def _numbers(column: pd.Series, role: str) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column
+    values = pd.to_numeric(column.astype(object), errors="coerce")
+    bad = values.isna().to_numpy()
+    if bad.any():
+        raise ValueError(
+            f"'{role}': column {column.name!r} is not a number in {where(bad, column)}, first "
+            f"{column[bad].tolist()[0]!r}; correct or drop these rows"
+        )
+    return values
+
+
+def _in_folder(
+    folder: Path, items: FileName | None, users: FileName | None
+) -> tuple[Path, FileName | None, FileName | None]:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _TABLES)
+
+    def named(stems: Sequence[str]) -> Path | None:
+        own = {p.name.partition(".")[0].lower(): p for p in reversed(files)}
+        return next((own[stem] for stem in stems if stem in own), None)
+
+    events = named(_EVENT_FILES)
+    if events is None:
+        raise FileNotFoundError(
+            f"'path': {str(folder)!r} has no file named {' or '.join(_EVENT_FILES[:3])}; it has "
+            f"{[p.name for p in files] or 'no tables'}: name the file itself"
+        )
+    return events, items or named(_ITEM_FILES), users or named(_USER_FILES)

@@ -1,0 +1,390 @@
+"""Enhanced BERT4Rec: the cloze test with side information, and several things to predict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgrec.data import RecBatch, Sampling, TemporalRecGraph
+from tgrec.data.random import uniform
+from tgrec.models.base import RecModel, inner_products
+from tgrec.models.bert4rec import append_mask, make_cloze
+from tgrec.models.side_information import chosen_features, feature_bins, genres
+from tgrec.models.side_inputs import SideInputs
+from tgrec.models.tokens import Tokens, make_tokens
+from tgrec.nn.context_attention import ContextAttention, recent_mean
+from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
+from tgrec.nn.heads import ItemHead, RatingHead
+from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+from tgrec.nn.task_weights import TaskWeights
+from tgrec.nn.transformer import Dropout, SequenceEncoder
+
+TASK_WEIGHTS = {
+    "item_prediction": 1.0, "next_item": 1.0, "rating_prediction": 0.3, "user_preference": 0.2,
+}  # fmt: skip
+# Streams of the draws of a seed; 0 to 3 are those of make_cloze.
+NO_ID, NO_PROFILE, NO_PAST = 4, 5, 6
+
+
+class EnhancedBERT4Rec(RecModel):
+    r"""BERT4Rec (Sun et al., CIKM 2019, arXiv 1904.06690) with side information and four tasks.
+
+    * **Items** are vectors :math:`v_i = E_i + \bar G_{g(i)} + Y_{y(i)}` of the item, its genres
+      and its year, read at the input and scored by at the output. Items without training events
+      have no E (their part is the mean of the others', which is taken out of all), so that new
+      items are scored by their features. The mask token has no features: what it hides is hidden
+      altogether.
+    * **Events** add their rating and their calendar time (day of year, hour, weekday), positions
+      are sinusoidal, and attention has a bias per bucket of the time between two events
+      (:func:`tgrec.nn.gap_attention.gap_pairs`). Of an event that is to be predicted neither is
+      known; on T2, where the time of the question is given, the time is.
+    * **Cross-attention** from each position to facts about the user, each a key of its own: user
+      id, gender, age, occupation, and the mean of the latest items before that position
+      (:class:`tgrec.nn.context_attention.ContextAttention`).
+    * **Heads**: masked items, the next item (the last position, which alone makes the scores),
+      the rating of a given item, and the genres of what comes next, whose target is data and not
+      a learned vector, so that it cannot collapse.
+
+    The loss weighs tasks, not predictions: a hole counts as much as ``1 / mask share`` events, the
+    last position as much as its history has events, so that each task sees about one prediction
+    per event, and ``task_weights`` (or ``uncertainty_weighting``) decide between them
+    (:class:`tgrec.nn.task_weights.TaskWeights`). Cross-entropies are over the items that occur in
+    training.
+
+    The vector of a user's id is learned from ratings alone, and otherwise only read: learned from
+    items, it would soon hold by heart what the user was trained on, and the model look at nothing
+    else. Without ratings there is none.
+
+    In a share ``unknown_prob`` of the sequences the user's id is hidden, in as many the profile,
+    in as many the whole past and the id: what the model says to somebody new is trained, too.
+    Users without training events are always read as unknown.
+
+    The architecture follows the description of seed 001; there the year was dead, the keys of the
+    cross-attention were all alike, masked items kept their genres and the rating head did not know
+    the item.
+
+    Args:
+        num_items: N.
+        num_users: U; :meth:`from_graph` fills it, as ``features``, ``bins`` and ``num_genres``.
+        d_model: D.
+        n_heads: Attention heads.
+        n_blocks: Blocks.
+        d_ff: Width of the feed-forward layers.
+        max_len: L, how many of the latest events are read (the mask token comes on top).
+        dropout: In [0, 1).
+        mask_prob: Share of positions masked.
+        last_prob: Share of training sequences in which only the last position is masked.
+        features: Which of :data:`tgrec.models.side_information.FEATURES` are read. In
+            :meth:`from_graph`, None means all that the graph has; ``config`` says which.
+        bins: Feature -> edges of its bins.
+        num_genres: G.
+        task_weights: Task -> weight, where it shall differ from :data:`TASK_WEIGHTS`; a task of
+            weight 0 is left out, as is one that the features do not allow.
+        uncertainty_weighting: Whether the weights are learned from there.
+        unknown_prob: Share of sequences in which the user's id is hidden, of those in which the
+            profile is, and of those in which the past and the id are.
+        recent: Number of latest items that make the recent profile.
+        gradient_checkpointing: Less memory for more time, see :class:`SequenceEncoder`.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        num_users: int = 1,
+        d_model: int = 64,
+        n_heads: int = 2,
+        n_blocks: int = 2,
+        d_ff: int = 256,
+        max_len: int = 200,
+        dropout: float = 0.2,
+        mask_prob: float = 0.2,
+        last_prob: float = 0.1,
+        features: Sequence[str] = (),
+        bins: Mapping[str, Sequence[float]] | None = None,
+        num_genres: int = 0,
+        task_weights: Mapping[str, float] | None = None,
+        uncertainty_weighting: bool = False,
+        unknown_prob: float = 0.1,
+        recent: int = 10,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        bins = {name: list(edges) for name, edges in (bins or {}).items() if name in features}
+        weights = _weights(task_weights or {})
+        if not ("rating" in features and weights["rating_prediction"]):
+            features = [name for name in features if name != "user"]  # nothing to learn it from
+        super().__init__(
+            num_items,
+            num_users=num_users,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_blocks=n_blocks,
+            d_ff=d_ff,
+            max_len=max_len,
+            dropout=dropout,
+            mask_prob=mask_prob,
+            last_prob=last_prob,
+            features=list(features),
+            bins=bins,
+            num_genres=num_genres,
+            task_weights=weights,
+            uncertainty_weighting=uncertainty_weighting,
+            unknown_prob=unknown_prob,
+            recent=recent,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        _check(self.config)
+        self.features, self.bins, self.recent = tuple(features), bins, recent
+        self.mask_prob, self.last_prob = mask_prob, last_prob
+        self.unknown_prob = unknown_prob
+        self.sampling = Sampling(max_len=max_len, rating="rating" in features)
+        self.inputs = SideInputs(num_items, num_users, num_genres, d_model, features, bins)
+        self.context = ContextAttention(d_model, n_heads)
+        self.encoder = SequenceEncoder(
+            d_model, n_heads, n_blocks, d_ff, max_len + 1, dropout, causal=False,
+            positions="sinusoidal", pair_kinds=NUM_BUCKETS if "gap" in features else 0,
+            gradient_checkpointing=gradient_checkpointing,
+        )  # fmt: skip
+        self.drop = Dropout(dropout)
+        self._make_heads(weights, num_genres, d_model)
+        self.tasks = TaskWeights(self._possible(weights), uncertainty_weighting)
+
+    def _make_heads(self, weights: Mapping[str, float], num_genres: int, d_model: int) -> None:
+        self.next_item = ItemHead(d_model)
+        possible = self._possible(weights)
+        self.masked_item = ItemHead(d_model) if "item_prediction" in possible else None
+        self.rating = (
+            RatingHead(d_model, self.num_items) if "rating_prediction" in possible else None
+        )
+        self.preference = nn.Linear(d_model, num_genres) if "user_preference" in possible else None
+
+    def _possible(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """The tasks that have a weight and something to learn from."""
+        lacking = {
+            "item_prediction": self.mask_prob * (1 - self.last_prob) == 0,
+            "rating_prediction": "rating" not in self.features,
+            "user_preference": "genre" not in self.features,
+        }
+        return {task: w for task, w in weights.items() if w and not lacking.get(task)}
+
+    @classmethod
+    def from_graph(
+        cls, graph: TemporalRecGraph, features: Iterable[str] | None = None, **kwargs: Any
+    ) -> Self:
+        """Builds the model for the nodes of a graph and copies their features."""
+        names = chosen_features(graph, features)
+        num_genres = genres(graph).size(1) if "genre" in names else 0
+        model = cls(
+            graph.num_items,
+            num_users=max(graph.num_users, 1),
+            features=names,
+            bins=feature_bins(graph, names),
+            num_genres=num_genres,
+            **kwargs,
+        )
+        model.inputs.fill(graph)
+        return model
+
+    # ---- what goes in -------------------------------------------------------------------------
+
+    def encode_item(self) -> Tensor:
+        """``[N, D]``, the table that the inputs are read from too."""
+        return self.inputs.items()
+
+    def _question(self, batch: RecBatch) -> Tokens:
+        """The history and one mask token."""
+        history = batch.history
+        assert history is not None
+        item, mask = append_mask(history, self.num_items)
+        return make_tokens(history, batch.query_time, item, mask, F.pad(history.mask, (0, 1)))
+
+    # ---- what comes out -----------------------------------------------------------------------
+
+    def hidden(self, tokens: Tokens, items: Tensor, facts: Tensor, last: bool = False) -> Tensor:
+        """``[B, S, D]``, or the ``last`` position ``[B, D]``."""
+        x, context, _ = self._read(tokens, items, facts)
+        pairs = None
+        if "gap" in self.features:
+            pairs = gap_pairs(tokens.time, tokens.time, tokens.mask, causal=False)
+        out: Tensor = self.encoder(x + self.drop(context), tokens.mask, pairs, last)
+        return out
+
+    def _read(self, tokens: Tokens, items: Tensor, facts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors and contexts ``[B, S, D]`` of all positions, and the weights of the facts."""
+        x = F.embedding(tokens.item, torch.cat([items, self.inputs.mask_token]))
+        recent = recent_mean(x, tokens.known, self.recent)
+        if self.inputs.calendar is not None:
+            x = x + self.inputs.calendar(tokens.time, tokens.timed)
+        if tokens.rating is not None:
+            x = x + self.inputs.binned("rating", tokens.rating)
+        query = x * math.sqrt(x.size(2)) + self.encoder.positions(x.size(1))
+        context, weights = self.context(query, facts, recent)
+        return x, context, weights
+
+    def _user(
+        self, batch: RecBatch, items: Tensor, profile: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """``[B, D]`` the state after the history."""
+        facts, _ = self.inputs.facts(batch.user, profile)
+        return self.hidden(self._question(batch), items, facts, last=True)
+
+    def encode_user(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
+        """``[B, D]`` what is looked for next.
+
+        Args:
+            batch: A ``user`` that is no node of the graph (-1, for example) is somebody unknown.
+            profile: For people who are not in the graph: their values of ``profile_names``, coded
+                as in the graph. Whose batch it is does not matter then.
+        """
+        out: Tensor = self.next_item(self._user(batch, self.encode_item(), profile))
+        return out
+
+    def score(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
+        """``[B, N]`` float32 scores; arguments as in :meth:`encode_user`."""
+        items = self.encode_item()
+        return inner_products(self.next_item(self._user(batch, items, profile)), items)
+
+    def rate(
+        self, batch: RecBatch, item: Tensor, profile: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """``[B]`` float32 ratings that the users would give to ``item`` ``[B]``, as in the data.
+
+        Raises:
+            ValueError: If the model has no rating head.
+        """
+        if self.rating is None:
+            raise ValueError("this model has no rating head: the task 'rating_prediction' needs a "
+                             "graph with ratings and a weight")  # fmt: skip
+        items = self.encode_item()
+        state = self._user(batch, items, profile)
+        own = self.inputs.facts(batch.user, profile)[1]
+        mean, spread, low, high = self.inputs.rating_scale
+        rated: Tensor = self.rating(state, own, item, F.embedding(item, items))
+        return torch.clamp(mean + spread * rated, low, high)
+
+    def genre_preference(
+        self, batch: RecBatch, profile: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """``[B, G]`` float32 shares of genres in what comes next; rows add up to 1.
+
+        Raises:
+            ValueError: If the model has no preference head.
+        """
+        if self.preference is None:
+            raise ValueError("this model has no preference head: the task 'user_preference' needs "
+                             "a graph with genres and a weight")  # fmt: skip
+        logits: Tensor = self.preference(self._user(batch, self.encode_item(), profile))
+        return logits.float().softmax(1)
+
+    def context_weights(
+        self, batch: RecBatch, profile: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """``[B, L + 1, H, C]`` how much each position attends to each of ``inputs.fact_names``."""
+        facts, _ = self.inputs.facts(batch.user, profile)
+        return self._read(self._question(batch), self.encode_item(), facts)[2]
+
+    # ---- training -----------------------------------------------------------------------------
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """Weighted sums and counts of the tasks, in the order of ``tasks.tasks``."""
+        history, item = batch.history, batch.item
+        assert history is not None
+        assert item is not None
+        cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
+        assert batch.key is not None
+        no_id, no_profile, no_past = (
+            uniform(batch.key, stream) < self.unknown_prob
+            for stream in (NO_ID, NO_PROFILE, NO_PAST)
+        )
+        # Of somebody new only the question is left.
+        gone = F.pad(no_past.unsqueeze(1).expand_as(history.mask), (0, 1))
+        mask, hole = cloze.mask & ~gone, cloze.hole & ~gone
+        tokens = make_tokens(history, batch.query_time, cloze.item, mask, mask & ~hole)
+        facts, own = self.inputs.facts(batch.user, None, no_id | no_past, no_profile)
+        items = self.encode_item()
+        hidden = self.hidden(tokens, items, facts)
+        catalogue, place = self._catalogue(items, cloze.target)
+        per_hole = 1 / max(self.mask_prob * (1 - self.last_prob), 0.01)
+        per_row = cloze.mask.sum(1).float()  # the last position counts as much as all events
+        last = hidden[:, -1]
+        scores = inner_products(self.next_item(last), catalogue)
+        lost = F.cross_entropy(scores, place[:, -1], reduction="none")
+        terms = {"next_item": ((lost * per_row).sum(), per_row.sum())}
+        if self.masked_item is not None:
+            inner = F.pad(hole[:, :-1], (0, 1))
+            total = linear_cross_entropy(self.masked_item(hidden[inner]), catalogue, place[inner])
+            terms["item_prediction"] = (total * per_hole, inner.sum() * per_hole)
+        if self.rating is not None:
+            terms["rating_prediction"] = self._rating_loss(
+                batch, hidden, hole, items, own, per_hole
+            )
+        if self.preference is not None:
+            share = self.inputs.item_genre[item]
+            weight = per_row * (share.sum(1) > 0)
+            logits = F.log_softmax(self.preference(last).float(), dim=1)
+            terms["user_preference"] = (-((share * logits).sum(1) * weight).sum(), weight.sum())
+        out: tuple[Tensor, Tensor] = self.tasks(terms)
+        return out
+
+    def _catalogue(self, items: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The items that occur in training, and where the targets stand among them.
+
+        As negatives of every prediction, items that never occur would teach what they have in
+        common with no chosen item: their genres and years.
+        """
+        place = self.inputs.item_trained.cumsum(0) - 1
+        return items[self.inputs.item_trained], F.embedding(target, place.unsqueeze(1)).squeeze(2)
+
+    def _rating_loss(
+        self,
+        batch: RecBatch,
+        hidden: Tensor,
+        hole: Tensor,
+        items: Tensor,
+        own: Tensor,
+        weight: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Squared errors at the holes whose rating is known, in units of the variance."""
+        assert batch.history is not None
+        assert batch.item is not None
+        assert self.rating is not None
+        assert batch.history.rating is not None
+        assert batch.rating is not None
+        rating = torch.cat([batch.history.rating, batch.rating.unsqueeze(1)], dim=1)
+        target = torch.cat([batch.history.item, batch.item.unsqueeze(1)], dim=1)
+        rows = hole & (rating != 0)
+        item, own = target[rows], own.unsqueeze(1).expand_as(hidden)[rows]
+        guess = self.rating(hidden[rows], own, item, F.embedding(item, items))
+        wanted = (rating[rows] - self.inputs.rating_scale[0]) / self.inputs.rating_scale[1]
+        return (guess - wanted).square().sum() * weight, rows.sum() * weight
+
+    def monitor(self) -> dict[str, float]:
+        """The mean loss of each task since the last call, and learned weights."""
+        return self.tasks.monitor()
+
+
+def _weights(given: Mapping[str, float]) -> dict[str, float]:
+    unknown = [task for task in given if task not in TASK_WEIGHTS]
+    bad = [w for w in given.values() if not (math.isfinite(w) and w >= 0)]
+    if unknown or bad:
+        raise ValueError(
+            f"'task_weights' needs numbers of at least 0 for some of {list(TASK_WEIGHTS)} (got "
+            f"{dict(given)})"
+        )
+    weights = {**TASK_WEIGHTS, **given}
+    if not weights["next_item"]:
+        raise ValueError("'task_weights' needs a positive 'next_item': it makes the scores (got 0)")
+    return weights
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    for name in ("mask_prob", "last_prob", "unknown_prob"):
+        if not 0 <= config[name] <= 1:
+            raise ValueError(f"'{name}' needs to be in [0, 1] (got {config[name]})")
+    recent = config["recent"]
+    if isinstance(recent, bool) or not isinstance(recent, int) or recent < 1:
+        raise ValueError(f"'recent' needs to be a positive integer (got {recent!r})")

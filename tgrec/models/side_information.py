@@ -1,0 +1,119 @@
+"""What a graph says about its users, items and events beside who met what: read and binned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from tgrec.data import TemporalRecGraph
+
+USER_FEATURES = ("gender", "age", "occupation")
+FEATURES = ("genre", "year", "user", *USER_FEATURES, "rating", "calendar", "gap")
+"""What :class:`tgrec.models.EnhancedBERT4Rec` can read; where each stands in a graph:
+
+``genre`` (``[N, G]`` multi-hot) and ``year`` (``[N]``, 0 is unknown) of items; ``gender``, ``age``
+and ``occupation`` (``[U]``, negative is unknown) of users; ``rating`` and ``time`` of events, the
+latter for ``calendar`` and ``gap``; ``user`` is the user's own number, learned from ratings.
+"""
+
+# Values of ``age`` beyond this are years, which are binned at the bounds that MovieLens-1M
+# publishes; otherwise they are codes of groups already.
+MAX_AGE_CODE = 16
+AGE_BOUNDS = (18.0, 25.0, 35.0, 45.0, 50.0, 56.0)
+# Features with more different values are binned by quantiles.
+MAX_BINS = 128
+
+
+def available_features(graph: TemporalRecGraph) -> tuple[str, ...]:
+    """Those of :data:`FEATURES` that a graph has."""
+    found = set()
+    if genres(graph).size(1):
+        found.add("genre")
+    if graph.has_time:
+        found |= {"calendar", "gap"}
+    values = ((name, feature_values(graph, name)) for name in ("year", "rating", *USER_FEATURES))
+    found |= {name for name, value in values if is_known(name, value).any()}
+    found |= {"user"} if "rating" in found else set()
+    return tuple(name for name in FEATURES if name in found)
+
+
+def chosen_features(graph: TemporalRecGraph, wanted: Iterable[str] | None) -> tuple[str, ...]:
+    """The features to read: all that the graph has, or those asked for.
+
+    Raises:
+        ValueError: If one that is asked for is not in the graph, or no feature at all.
+    """
+    there = available_features(graph)
+    if wanted is None:
+        return there
+    wanted = tuple(wanted)
+    for name in wanted:
+        if name not in FEATURES:
+            raise ValueError(f"'features' needs to be some of {list(FEATURES)} (got {name!r})")
+        if name not in there:
+            raise ValueError(
+                f"'features' asks for {name!r}, which the graph does not have; it has {list(there)}"
+            )
+    return tuple(name for name in FEATURES if name in wanted)
+
+
+def genres(graph: TemporalRecGraph) -> Tensor:
+    """``[N, G]`` float32 shares of each item's genres: rows add up to 1, or 0 where none is known.
+
+    G is 0 if the graph has no genres.
+    """
+    value = graph["item"].get("genre")
+    if not isinstance(value, Tensor) or value.dim() != 2:
+        return torch.zeros(graph.num_items, 0)
+    hot = (value > 0).float().cpu()
+    return hot / hot.sum(1, keepdim=True).clamp(min=1)
+
+
+def feature_values(graph: TemporalRecGraph, name: str) -> Tensor:
+    """The values of ``year``, of a user feature, or of ``rating``; none if the graph lacks it."""
+    if name == "rating":
+        stores = [graph[t] for t in graph.interaction_types]
+        parts = [s.rating.float().cpu() for s in stores if "rating" in s]
+        return torch.cat(parts) if parts else torch.zeros(0)
+    value = graph["item" if name == "year" else "user"].get(name)
+    fits = isinstance(value, Tensor) and value.dim() == 1
+    return value.float().cpu() if fits else torch.zeros(0)
+
+
+def is_known(name: str, values: Tensor) -> Tensor:
+    """Which values say something: years and ratings other than 0, codes from 0 on."""
+    return values.isfinite() & (values != 0 if name in ("year", "rating") else values >= 0)
+
+
+def bin_edges(name: str, values: Tensor) -> list[float]:
+    """The edges between the bins of a feature, ascending; one bin more than edges.
+
+    A bin for every value that occurs, so that years are relative to the first one, except for ages
+    in years and for features of more than :data:`MAX_BINS` values.
+    """
+    known = values[is_known(name, values)].double()
+    if name == "age" and known.numel() and float(known.max()) > MAX_AGE_CODE:
+        return list(AGE_BOUNDS)
+    distinct = known.unique()
+    if distinct.numel() > MAX_BINS:
+        # A slice of the sorted values: torch.quantile takes no more than 2^24 of them.
+        place = torch.linspace(0, known.numel() - 1, MAX_BINS + 1)[1:-1].long()
+        edges: list[float] = known.sort().values[place].unique().tolist()
+        return edges
+    between: list[float] = ((distinct[1:] + distinct[:-1]) / 2).tolist()
+    return between
+
+
+def bin_codes(name: str, values: Tensor, edges: Sequence[float]) -> Tensor:
+    """int64 bins of values, ``len(edges) + 1`` where a value is not known."""
+    bounds = torch.tensor(edges, dtype=torch.float32, device=values.device)
+    codes = torch.bucketize(values.float().contiguous(), bounds, right=True)
+    return torch.where(is_known(name, values), codes, len(edges) + 1)
+
+
+def feature_bins(graph: TemporalRecGraph, names: Iterable[str]) -> dict[str, list[float]]:
+    """Feature -> edges, for those of ``names`` that are binned."""
+    binned = [name for name in names if name in ("year", "rating", *USER_FEATURES)]
+    return {name: bin_edges(name, feature_values(graph, name)) for name in binned}

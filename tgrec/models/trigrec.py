@@ -1,0 +1,386 @@
+"""TriGRec: users in several domains, and a recommender of one of them that reads them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgrec.data import RecBatch, Sampling, TemporalRecGraph
+from tgrec.models.base import RecModel, inner_products
+from tgrec.models.bert4rec import BERTBranch
+from tgrec.models.markov import SkipMarkov
+from tgrec.models.trigrec_config import Inputs, Stage, check_config
+from tgrec.models.trigrec_graph import TransitionNeighbors
+from tgrec.models.trigrec_sequences import (
+    DomainCloze,
+    count_graphs,
+    end_at,
+    known_domains,
+    only_relation,
+    question,
+    training_cloze,
+)
+from tgrec.models.trigrec_users import Catalogues, Terms, UserEncoders
+from tgrec.nn.domain_adversary import reversal_strength
+from tgrec.nn.gated_memory import GatedMemory
+from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+from tgrec.nn.transformer import Positions
+
+# Transitions of the graph encoder, and counts beside the score, as tgt_bert4rec reads them.
+NEIGHBORS: dict[str, Any] = {"num_neighbors": 8, "max_lag": 3, "decay": 0.8}
+FLOOR, GRAPH_WEIGHT = 3e-4, 1.0
+
+
+class TriGRec(RecModel):
+    r"""Recommends in one domain from what a user did in all of them.
+
+    Domains are relations of the graph. **Stage 1** (:class:`UserEncoders`) learns specific, common
+    and cross vectors of a user, beside them one from the graph (user-item edges of each domain,
+    item-item transitions inside and across domains). **Stage 2** is a BERT4Rec of the target
+    domain whose masked positions look at these vectors through a gate (:class:`GatedMemory`),
+    :math:`h' = h + g \odot c`, and at the counted transitions of the graph:
+
+    .. math:: z = h' E^\top + \sum_c w_c \log(1 + p_c / 0.0003)
+
+    with :math:`p_c` the scores of :class:`SkipMarkov` inside the domain and over all domains (a
+    seed's own training transitions into its target left out). The vectors are computed from the
+    same masked sequence that stage 2 reads, so none is made of an item that is asked for, nor of
+    anything at or past the cut.
+
+    TriGRec (github.com/moon2y/TriGRec) is the idea. Different: the same users in the distances,
+    pooling over real positions, a masked-item loss on every encoder, full cross-entropy over the
+    domain, a residual beside the gate, the graph, and no vectors of items that are asked for.
+
+    Stages: ``users`` trains stage 1 alone (scores are those of its readings), ``recommender``
+    trains stage 2 on frozen vectors (:meth:`second_stage`, or read from the graph with
+    ``loaded``), ``joint`` trains both at once. Ablations: ``adversary=0``, ``alignment=0``,
+    ``separation=0``, ``use_graph=False``, ``inputs="sequence"`` (no vectors of users),
+    ``inputs="vectors"`` (no sequence of the target domain).
+
+    Args:
+        num_items: N.
+        num_domains: C, filled by :meth:`from_graph`.
+        target: The relation that is asked for, by number; :meth:`from_graph` takes its name too.
+        d_model: D.
+        n_heads: Attention heads of each encoder.
+        n_blocks: Blocks of each encoder.
+        d_ff: Width of the feed-forward layers.
+        max_len: L, how many of the latest events, of all domains, are read.
+        dropout: In [0, 1).
+        mask_prob: Share of positions masked.
+        last_prob: Share of sequences in which only the last position is masked.
+        positions: ``learned`` or ``sinusoidal``.
+        stage: What is trained.
+        inputs: What stage 2 reads.
+        adversary: Weight of the domain discriminator; 0 is none.
+        alignment: Weight of the distance between cross and common vectors; 0 is none.
+        separation: Weight of the margin between cross and specific vectors; 0 is none.
+        use_graph: Whether the graph is read.
+        loaded: Number of user vectors read from the graph instead of made here, see
+            :meth:`from_graph`. Unlike those made here they hold items that training asks for.
+        num_users: U, filled by :meth:`from_graph` where vectors are loaded.
+        num_edges: E of each table of counts, filled by :meth:`from_graph`.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        num_domains: int = 1,
+        target: int = 0,
+        d_model: int = 64,
+        n_heads: int = 2,
+        n_blocks: int = 2,
+        d_ff: int = 256,
+        max_len: int = 50,
+        dropout: float = 0.2,
+        mask_prob: float = 0.3,
+        last_prob: float = 0.3,
+        positions: Positions = "learned",
+        stage: Stage = "joint",
+        inputs: Inputs = "both",
+        adversary: float = 0.1,
+        alignment: float = 0.1,
+        separation: float = 0.1,
+        use_graph: bool = True,
+        loaded: int = 0,
+        num_users: int = 1,
+        num_edges: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            num_items, num_domains=num_domains, target=target, d_model=d_model, n_heads=n_heads,
+            n_blocks=n_blocks, d_ff=d_ff, max_len=max_len, dropout=dropout, mask_prob=mask_prob,
+            last_prob=last_prob, positions=positions, stage=stage, inputs=inputs,
+            adversary=adversary, alignment=alignment, separation=separation, use_graph=use_graph,
+            loaded=loaded, num_users=num_users, num_edges=num_edges,
+        )  # fmt: skip
+        check_config(self.config)
+        self.sampling = Sampling(max_len=max_len)
+        self.stage, self.inputs, self.target = stage, inputs, target
+        # With no sequence to fill in, only the question behind it is left to train on.
+        self.mask_prob, self.last_prob = mask_prob, 1.0 if inputs == "vectors" else last_prob
+        self.register_buffer("item_domain", torch.full((num_items,), 0 if num_domains == 1 else -1))
+        self.item_domain: Tensor
+        size = (d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
+        self.users: UserEncoders | None = None
+        if inputs != "sequence" and not loaded:
+            neighbors = None
+            if use_graph:
+                neighbors = TransitionNeighbors(num_items, min(2, num_domains), **NEIGHBORS)
+            self.users = UserEncoders(
+                num_items, num_domains, *size, adversary, alignment, separation, neighbors
+            )
+        self.counts = nn.ModuleList()  # inside the target domain, and over all domains
+        self.graph_weight: nn.Parameter | None = None
+        self.item: nn.Parameter | None = None
+        self.sequence: BERTBranch | None = None
+        self.query: nn.Parameter | None = None
+        self.memory: GatedMemory | None = None
+        if stage == "users":
+            return
+        self._build_recommender(size)
+        if stage == "recommender" and self.users is not None:
+            self.users.requires_grad_(False)
+        if num_edges is not None:
+            self._set_counts([SkipMarkov(num_items, (size,)) for size in num_edges])
+
+    def _build_recommender(self, size: tuple[int, int, int, int, int, float, Positions]) -> None:
+        d_model, inputs = size[0], self.inputs
+        if self.stage != "joint" or self.users is None:
+            self.item = nn.Parameter(torch.empty(self.num_items + 1, d_model).normal_(std=0.02))
+        self.sequence = BERTBranch(*size)
+        if inputs == "vectors":
+            self.query = nn.Parameter(torch.empty(d_model).normal_(std=0.02))
+            self.sequence.encoder = None  # type: ignore[assignment]  # only its head is read
+        if inputs != "sequence":
+            count = self.config["loaded"] or len(self.users.names if self.users else [])
+            self.memory = GatedMemory(d_model, count)
+        if self.config["loaded"]:
+            shape = (self.config["num_users"], self.config["loaded"], d_model)
+            self.register_buffer("user_vectors", torch.zeros(shape))
+
+    @classmethod
+    def from_graph(
+        cls, graph: TemporalRecGraph, target: int | str = 0, loaded: Any = 0, **kwargs: Any
+    ) -> Self:
+        """Builds the model and counts the transitions of ``graph`` (training events only).
+
+        Args:
+            graph: Its relations are the domains; items may have ``domain`` (their number).
+            target: The relation that is asked for, by name or number.
+            loaded: Names of user features ``[U, D]`` of the graph to read as vectors, which
+                :func:`tgrec.training.with_user_vectors` puts there. They have to be made of events
+                before each user's validation cut.
+            kwargs: As the class takes them.
+        """
+        names = [t[1] for t in graph.interaction_types]
+        if isinstance(target, str):
+            if target not in names:
+                raise ValueError(f"'target' needs to be one of {names} (got {target!r})")
+            target = names.index(target)
+        features = [graph["user"][name].float() for name in loaded or ()]
+        if features:
+            kwargs |= {"loaded": len(features), "num_users": graph.num_users,
+                       "d_model": features[0].size(1)}  # fmt: skip
+        model = cls(graph.num_items, num_domains=len(names), target=target, **kwargs)
+        model.item_domain.copy_(known_domains(graph))
+        if features:
+            model.user_vectors.copy_(torch.stack(features, dim=1))  # type: ignore[operator]
+        if model.users is not None and model.users.neighbors is not None:
+            model.users.neighbors.fill(graph, model.item_domain)
+        if model.config["use_graph"] and model.stage != "users":
+            model._set_counts([SkipMarkov.from_graph(g) for g in count_graphs(graph, target)])
+        return model
+
+    @classmethod
+    def second_stage(cls, first: TriGRec, graph: TemporalRecGraph, **kwargs: Any) -> TriGRec:
+        """The recommender on the frozen encoders of a trained first stage.
+
+        Args:
+            first: Of stage ``users``.
+            graph: The training events.
+            kwargs: What is to differ, for example ``target``.
+        """
+        same = {k: v for k, v in first.config.items() if k not in ("num_items", "num_domains")}
+        model = cls.from_graph(graph, **{**same, "stage": "recommender", **kwargs})
+        if first.users is None or model.users is None or model.item is None:
+            raise ValueError("'first' needs vectors of users; it has none")
+        model.users.load_state_dict(first.users.state_dict())
+        with torch.no_grad():
+            model.item.copy_(first.users.item)
+        return model
+
+    def _set_counts(self, counts: list[SkipMarkov]) -> None:
+        self.counts = nn.ModuleList(counts)
+        self.graph_weight = nn.Parameter(torch.full((len(counts),), GRAPH_WEIGHT / len(counts)))
+        self.config["num_edges"] = [table.config["num_edges"][0] for table in counts]
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen encoders stay without dropout."""
+        super().train(mode)
+        if self.users is not None and self.stage == "recommender":
+            self.users.eval()
+        return self
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Sets the strength of the reversed gradient, see :func:`reversal_strength`."""
+        if self.users is not None:
+            self.users.strength = reversal_strength(epoch / max(1, epochs))
+
+    def monitor(self) -> dict[str, float]:
+        """Accuracy of the discriminator in the epoch, strength of the reversal, graph weight."""
+        out: dict[str, float] = {}
+        accuracy = None if self.users is None else self.users.accuracy()
+        if accuracy is not None and self.users is not None:
+            out |= {"discriminator": accuracy, "reversal": self.users.strength}
+        if self.graph_weight is not None:
+            where = ("target", "all domains")
+            weights = zip(where, self.graph_weight.detach().tolist(), strict=False)
+            out |= {f"graph_weight, {name}": weight for name, weight in weights}
+        return out
+
+    # ---- the recommender --------------------------------------------------------------------
+
+    def encode_item(self) -> Tensor:
+        """``[N, D]``, the table that the inputs are read from."""
+        return self._table()[: self.num_items]
+
+    def _table(self) -> Tensor:
+        if self.item is not None:
+            return self.item
+        assert self.users is not None
+        return self.users.item
+
+    def encode_user(self, batch: RecBatch) -> Tensor:
+        """``[B, D]`` the prediction at a mask token in the target domain."""
+        assert batch.history is not None
+        cloze = question(batch.history, self.num_items, self.target)
+        if self.stage == "users":
+            return self._readings(cloze)
+        own = cloze.only(self.target)
+        return self._predict(own, *self.user_memory(batch, cloze), own.hole)[0]
+
+    def _readings(self, cloze: DomainCloze) -> Tensor:
+        """What the specific, common and cross reading of the target domain look for, together."""
+        assert self.users is not None
+        made = self.users(cloze)
+        asked = [s for i, s in enumerate(made.states) if i % self.users.num_domains == self.target
+                 or s[0] == "cross"]  # fmt: skip
+        parts = [self.users.predictions(name, hidden[:, -1]) for name, _, hidden in asked]
+        return torch.stack(parts).mean(0)
+
+    def user_memory(self, batch: RecBatch, cloze: DomainCloze) -> tuple[Tensor, Tensor]:
+        """``[B, K, D]`` vectors of the users and ``[B, K]`` whether they are known."""
+        if self.config["loaded"]:
+            table: Tensor = self.user_vectors  # type: ignore[assignment]
+            vectors = table.index_select(0, batch.user)
+            return vectors, (vectors != 0).any(2)
+        if self.users is None:
+            none = self.encode_item().new_zeros(batch.user.numel(), 0, self.config["d_model"])
+            return none, none.any(2)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage == "joint"):
+            made = self.users(cloze)
+        return made.vectors, made.known
+
+    @property
+    def vector_names(self) -> list[str]:
+        """Names of the K vectors that :meth:`represent` makes."""
+        return [] if self.users is None else self.users.names
+
+    def represent(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """``[B, K, D]`` vectors of the users of a batch, ``[B, K]`` whether they are known."""
+        assert batch.history is not None
+        return self.user_memory(batch, question(batch.history, self.num_items, self.target))
+
+    def _predict(
+        self, own: DomainCloze, memory: Tensor, known: Tensor, holes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``[R, D]`` at the holes, in row order; weights ``[R, K]`` and gates ``[R]``."""
+        assert self.sequence is not None
+        row = holes.nonzero()[:, 0]
+        if self.query is not None:
+            state = self.query.expand(row.numel(), -1)
+        else:
+            x = F.embedding(own.item, self._table())
+            state = self.sequence.encoder(x, own.mask)[holes]
+        weight, gate = known[row].float(), torch.zeros_like(state[:, 0])
+        if self.memory is not None:
+            state, weight, gate = self.memory(state, memory[row], known[row])
+        out: Tensor = self.sequence.norm(F.gelu(self.sequence.project(state)))
+        return out, weight, gate
+
+    @torch.no_grad()
+    def gates(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """``[B, K]`` the weights of the vectors at a question, and ``[B]`` how open the gate is."""
+        assert batch.history is not None
+        cloze = question(batch.history, self.num_items, self.target)
+        own = cloze.only(self.target)
+        return self._predict(own, *self.user_memory(batch, cloze), own.hole)[1:]
+
+    def score(self, batch: RecBatch) -> Tensor:
+        """``[B, N]`` the product and what the counts add to it."""
+        scores = super().score(batch)
+        for number, (counts, read) in enumerate(self._counted(batch)):
+            scores = scores + self._count_logits(number, counts.score(read))
+        return scores
+
+    def _counted(self, batch: RecBatch) -> list[tuple[SkipMarkov, RecBatch]]:
+        """The counts with what each reads: the events of its domain, and all of them."""
+        assert batch.history is not None
+        tables: list[Any] = list(self.counts)
+        reads = [batch]
+        if len(tables) > 1:
+            reads = [replace(batch, history=only_relation(batch.history, self.target)), batch]
+        return list(zip(tables, reads, strict=False))
+
+    def _count_logits(self, number: int, counted: Tensor) -> Tensor:
+        assert self.graph_weight is not None
+        return self.graph_weight[number] * torch.log1p(counted / FLOOR)
+
+    # ---- the loss -----------------------------------------------------------------------------
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the last event and at the other holes, then the parts of stage 1."""
+        catalogues = Catalogues.of(self.item_domain, self.config["num_domains"])
+        if self.stage != "users":
+            batch = end_at(batch, self.target, self.item_domain)
+        cloze = training_cloze(batch, self.item_domain, self.mask_prob, self.last_prob)
+        terms: Terms = []
+        if self.stage == "users" or (self.stage == "joint" and self.users is not None):
+            assert self.users is not None
+            made = self.users(cloze)
+            terms = self.users.loss_terms(made, cloze, catalogues)
+            memory = made.vectors, made.known
+        else:
+            memory = self.user_memory(batch, cloze)
+        if self.stage != "users":
+            own = cloze.only(self.target)
+            terms = [*self._recommender_terms(batch, own, *memory, catalogues), *terms]
+        sums, counts = zip(*terms, strict=True)
+        return torch.cat(sums), torch.cat(counts)
+
+    def _recommender_terms(
+        self, batch: RecBatch, own: DomainCloze, memory: Tensor, known: Tensor, where: Catalogues
+    ) -> Terms:
+        items, place = where.items[self.target], where.place[self.target]
+        table = self.encode_item().index_select(0, items)
+        hidden = self._predict(own, memory, known, own.hole)[0]
+        goal = place[own.target[own.hole]]
+        last = own.hole.sum(1).cumsum(0) - 1  # the last position is always a hole
+        scores = inner_products(hidden[last], table)
+        for number, (counts, read) in enumerate(self._counted(batch)):
+            counted = counts.score_left_out(read).index_select(1, items)
+            scores = scores + self._count_logits(number, counted)
+        total = F.cross_entropy(scores, goal[last], reduction="sum")
+        other = torch.ones_like(goal, dtype=torch.bool)
+        other[last] = False
+        rest = linear_cross_entropy(hidden[other], table, goal[other])
+        sizes = last.numel(), hidden.size(0) - last.numel()
+        return [
+            (part.view(1), part.new_full((1,), float(size)))
+            for part, size in zip((total, rest), sizes, strict=True)
+        ]

@@ -1,0 +1,142 @@
+"""One row of events over several domains, with holes, and the part of it in one domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tgrec.data import History, RecBatch, TemporalRecGraph
+from tgrec.models.bert4rec import append_mask, make_cloze
+
+
+@dataclass(frozen=True)
+class DomainCloze:
+    """Events of all domains in their order, padded on the left.
+
+    Args:
+        item: ``[B, S]`` what is read, ``num_items`` being the mask token.
+        mask: ``[B, S]`` bool, True at real positions.
+        hole: ``[B, S]`` bool, True where the item is to be predicted.
+        target: ``[B, S]`` the items before masking; the mask token at a question without answer.
+        relation: ``[B, S]`` the domain of each position.
+    """
+
+    item: Tensor
+    mask: Tensor
+    hole: Tensor
+    target: Tensor
+    relation: Tensor
+
+    @property
+    def known(self) -> Tensor:
+        """``[B, S]`` bool: real positions whose item is shown."""
+        return self.mask & ~self.hole
+
+    def only(self, relation: int) -> DomainCloze:
+        """The positions of one domain, moved to the right, no longer than the longest."""
+        own = self.mask & (self.relation == relation)
+        length = max(1, int(own.sum(1).max()) if own.numel() else 1)
+        place = torch.argsort(own.to(torch.uint8), dim=1, stable=True)[:, -length:]
+        columns = [getattr(self, f.name).gather(1, place) for f in fields(self)]
+        out = DomainCloze(*columns)
+        kept = own.gather(1, place)
+        return replace(out, mask=kept, hole=out.hole & kept)
+
+
+def training_cloze(
+    batch: RecBatch, item_domain: Tensor, mask_prob: float, last_prob: float
+) -> DomainCloze:
+    """Masks history and target as :func:`tgrec.models.bert4rec.make_cloze` does."""
+    history, item = batch.history, batch.item
+    assert history is not None
+    assert item is not None
+    cloze = make_cloze(batch, item_domain.numel(), mask_prob, last_prob)
+    relation = torch.cat([history.relation, item_domain[item].clamp(min=0).unsqueeze(1)], dim=1)
+    return DomainCloze(cloze.item, cloze.mask, cloze.hole, cloze.target, relation)
+
+
+def question(history: History, num_items: int, relation: int) -> DomainCloze:
+    """The history and one mask token behind it, in the domain that is asked for."""
+    item, mask = append_mask(history, num_items)
+    hole = F.pad(torch.zeros_like(history.mask), (0, 1), value=True)
+    return DomainCloze(
+        item=item,
+        mask=mask,
+        hole=hole,
+        target=F.pad(history.item, (0, 1), value=num_items),
+        relation=F.pad(history.relation, (0, 1), value=relation),
+    )
+
+
+def end_at(batch: RecBatch, relation: int, item_domain: Tensor) -> RecBatch:
+    """The training rows that have an event of a domain, each ending at its last one.
+
+    That event becomes the target and what follows it is dropped: a question in the domain.
+    """
+    history, item = batch.history, batch.item
+    assert history is not None
+    assert item is not None
+    domain = item_domain[item].clamp(min=0)
+    ends = torch.cat([history.mask & (history.relation == relation),
+                      (domain == relation).unsqueeze(1)], dim=1)  # fmt: skip
+    length = ends.size(1)
+    place = torch.arange(length, device=item.device)
+    last = torch.where(ends, place, -1).amax(1)
+    first = length - 1 - history.mask.sum(1)
+    rows = (last > first).nonzero().view(-1)  # something has to stand before it
+    source = place + 1 - length + last[rows].unsqueeze(1)
+
+    def moved(values: Tensor, behind: Tensor) -> Tensor:
+        whole = torch.cat([values, behind.to(values.dtype).view(-1, 1)], dim=1)[rows]
+        return whole.gather(1, source.clamp(min=0))
+
+    time = torch.zeros_like(item) if batch.item_time is None else batch.item_time
+    items, times = moved(history.item, item), moved(history.time, time)
+    mask = moved(history.mask, torch.ones_like(item)) & (source >= 0)
+    event_id = moved(history.event_id, torch.full_like(item, -1))
+    cut = History(
+        item=torch.where(mask, items, 0)[:, :-1],
+        time=torch.where(mask, times, 0)[:, :-1],
+        event_id=torch.where(mask, event_id, -1)[:, :-1],
+        relation=torch.where(mask, moved(history.relation, domain), 0)[:, :-1],
+        mask=mask[:, :-1],
+    )
+    key = None if batch.key is None else batch.key[rows]
+    target_time = None if batch.item_time is None else times[:, -1]
+    return RecBatch(batch.user[rows], cut, items[:, -1], target_time, key=key)
+
+
+def known_domains(graph: TemporalRecGraph) -> Tensor:
+    """``[N]`` int64 the domain of each item: ``graph["item"].domain``, else where its events are.
+
+    An item with events in several kinds counts to that of the most, one without any to -1.
+    """
+    types = graph.interaction_types
+    if "domain" in graph["item"]:
+        domain: Tensor = graph["item"].domain.cpu().long()
+        return domain
+    counts = torch.stack(
+        [torch.bincount(graph[t].edge_index[1].cpu(), minlength=graph.num_items) for t in types]
+    )
+    return torch.where(counts.sum(0) > 0, counts.argmax(0), 0 if len(types) == 1 else -1)
+
+
+def count_graphs(graph: TemporalRecGraph, target: int) -> list[TemporalRecGraph]:
+    """What transitions are counted on: the target domain by itself, then all domains merged."""
+    types = graph.interaction_types
+    if len(types) == 1:
+        return [graph]
+    alone: TemporalRecGraph = graph._with_events({types[target]: slice(None)})
+    return [alone, graph]
+
+
+def only_relation(history: History, relation: int) -> History:
+    """The events of one domain, moved to the right; as wide as before."""
+    own = history.mask & (history.relation == relation)
+    place = torch.argsort(own.to(torch.uint8), dim=1, stable=True)
+    columns = [getattr(history, f.name) for f in fields(history)]
+    moved = [None if x is None else x.gather(1, place) for x in columns]
+    return replace(History(*moved), mask=own.gather(1, place))  # type: ignore[arg-type]

@@ -1,0 +1,264 @@
+"""From a table to a trained model: settings that fit, what to start from, what if memory ends."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, leave_one_out
+from tgrec.data.recognise import NAMES, graph_from, plain_name, recognise_columns
+from tgrec.models import MODELS, RecModel
+from tgrec.models.io import load_model
+from tgrec.recommend.folder import MODEL, read_catalogue
+from tgrec.recommend.names import Names, add_codes
+from tgrec.training import FitResult, TrainSettings
+from tgrec.training import fit as train
+
+SplitName = Literal["leave_one_out", "global_time"]
+# Of the default settings: steps of an epoch, and of all epochs.
+STEPS_PER_EPOCH, STEPS, MOST_EPOCHS = 32, 8000, 200
+
+
+def model_class(model: str | type[RecModel]) -> type[RecModel]:
+    """The class of a name of ``MODELS``, or the class itself.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    if isinstance(model, str):
+        if model not in MODELS:
+            raise ValueError(
+                f"'model' needs to be one of {list(MODELS)} or a RecModel subclass (got "
+                f"{model!r}){_meant(model, MODELS)}"
+            )
+        return MODELS[model]
+    if not (isinstance(model, type) and issubclass(model, RecModel)):
+        raise ValueError(
+            f"'model' needs to be one of {list(MODELS)} or a RecModel subclass (got {model!r})"
+        )
+    return model
+
+
+def check_model_settings(cls: type[RecModel], settings: Mapping[str, Any]) -> None:
+    """Raises ValueError if the class has no such setting."""
+    known = list(inspect.signature(cls).parameters)[1:]
+    for name in settings:
+        if name not in known:
+            training = {f.name for f in fields(TrainSettings)}
+            where = "; it is an option of fit()" if name in training else _meant(name, known)
+            raise ValueError(f"{name!r} is no setting of {cls.__name__}: {known}{where}")
+
+
+def graph_of(
+    data: pd.DataFrame | TemporalRecGraph,
+    *,
+    users: pd.DataFrame | None = None,
+    items: pd.DataFrame | None = None,
+    **columns: str | None,
+) -> TemporalRecGraph:
+    """The store of a table of events, or the store itself.
+
+    The id columns of ``users`` and ``items`` may have another usual name than in ``data``.
+    """
+    if isinstance(data, TemporalRecGraph):
+        given = [k for k, v in {**columns, "users": users, "items": items}.items() if v is not None]
+        if given:
+            raise ValueError(f"'{given[0]}' is for tables; a graph has its columns already")
+        return data
+    if not isinstance(data, pd.DataFrame):
+        raise TypeError(
+            f"'data' needs to be a DataFrame or a TemporalRecGraph (got {type(data).__name__})"
+        )
+    named = recognise_columns(data, **columns)
+    graph = graph_from(
+        data,
+        users=_with_column(users, named.user, "user"),
+        items=_with_column(items, named.item, "item"),
+        **columns,
+    )
+    add_codes(graph)
+    return graph
+
+
+def _with_column(table: pd.DataFrame | None, name: str, role: str) -> pd.DataFrame | None:
+    """The table with its id column under the name that the events use."""
+    if table is None or name in table.columns:
+        return table
+    found = [c for c in table.columns if plain_name(str(c)) in NAMES[role] | {"id"}]
+    if len(found) != 1:
+        raise ValueError(
+            f"'{role}s': which of the columns {list(table.columns)} holds the ids? Call it {name!r}"
+        )
+    return table.rename(columns={found[0]: name})
+
+
+def split_of(graph: TemporalRecGraph, split: str) -> Split:
+    """What is fitted on, and what is held out to choose and to measure."""
+    if split not in get_args(SplitName):
+        raise ValueError(f"'split' needs to be one of {list(get_args(SplitName))} (got {split!r})")
+    return leave_one_out(graph) if split == "leave_one_out" else global_time_split(graph)
+
+
+def settings_for(
+    graph: TemporalRecGraph, sampling: Sampling, given: Mapping[str, Any]
+) -> TrainSettings:
+    """Settings that suit data of any size; what is given wins.
+
+    Batches are small enough for :data:`STEPS_PER_EPOCH` steps in an epoch, epochs at most as many
+    as make :data:`STEPS` steps, and training stops after a tenth of them without a better
+    validation value. Windows wander over histories that are longer than the model reads.
+
+    Raises:
+        ValueError: If there is no such setting.
+    """
+    known = [f.name for f in fields(TrainSettings)]
+    for name in given:
+        if name not in known:
+            size = name in ("max_len", "d_model", "hidden_channels", "dropout")
+            where = "; give it to Recommender(...)" if size else _meant(name, known)
+            raise ValueError(f"fit: {name!r} is no training option: {known}{where}")
+    users = torch.cat([graph[t].edge_index[0] for t in graph.interaction_types])
+    lengths = torch.bincount(users, minlength=graph.num_users)
+    seeds, windows = int((lengths > 1).sum()), "last"
+    if sampling.max_len is None:
+        per_user = sampling.seeds_per_user
+        seeds = int((lengths if per_user is None else lengths.clamp(max=per_user)).sum())
+    elif int(lengths.max()) > sampling.max_len:
+        windows = "random"
+    batch_size = 2 ** min(8, max(4, (seeds // STEPS_PER_EPOCH).bit_length() - 1))
+    batch_size = given.get("batch_size", batch_size)
+    steps = max(1, seeds // max(1, batch_size))
+    epochs = given.get("epochs", min(MOST_EPOCHS, max(5, STEPS // steps)))
+    defaults = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "patience": max(3, epochs // 10),
+        "windows": windows,
+    }
+    return TrainSettings(**{**defaults, **given})
+
+
+def train_or_say_why(
+    model: RecModel, split: Split, settings: TrainSettings, show: bool
+) -> FitResult:
+    """Trains; running out of memory says what makes a step smaller.
+
+    Raises:
+        MemoryError: If memory does not suffice.
+    """
+    try:
+        return train(model, split, settings, show=show)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        _out_of_memory(model, settings, error)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        _out_of_memory(model, settings, error)
+
+
+def _out_of_memory(model: RecModel, settings: TrainSettings, error: Exception) -> NoReturn:
+    at_once = f"events_at_once={settings.events_at_once or 16384}"
+    remedies = [f"a smaller batch_size (now {settings.batch_size}) in fit()",
+                f"parts of batches in fit() ({at_once}, or less)"]  # fmt: skip
+    if "max_len" in model.config:
+        now = model.config["max_len"]
+        remedies.append(f"a smaller max_len (now {now}) in Recommender()")
+    for name, value in model.config.items():
+        if "checkpoint" in name and not value:
+            remedies.append(f"gradient checkpointing, {name}=True in Recommender()")
+    raise MemoryError(
+        f"training {type(model).__name__} needs more memory than {settings.device} has; what "
+        f"helps: {'; '.join(remedies)}"
+    ) from error
+
+
+def start_from(
+    model: RecModel, graph: TemporalRecGraph, folder: str | os.PathLike[str]
+) -> dict[str, int]:
+    """Copies the weights of a saved recommender; tables are matched by raw id.
+
+    A parameter is a table of items (users) if it has one row more in a model with one item (user)
+    more. Rows of ids that only the new data have, and counts, stay as they are.
+
+    Returns:
+        How many of the ``items`` and ``users`` of the new data were found.
+
+    Raises:
+        ValueError: If the folder's model is of another class or of other sizes, or no item of the
+            new data is known to it.
+    """
+    old = load_model(Path(folder) / MODEL, {"": type(model)})
+    shared: dict[str, tuple[Tensor, Tensor]] = {}
+    for kind, raw in read_catalogue(folder).items():
+        known = pd.Index(raw)
+        rows = known.get_indexer(pd.Index(Names.of(graph, kind).raw))
+        found = np.flatnonzero(rows >= 0)
+        shared[kind] = (torch.from_numpy(found), torch.from_numpy(rows[found]))
+    if shared["item"][0].numel() == 0:
+        raise ValueError(
+            f"'init_from': {str(folder)!r} knows none of the items of these data by id"
+        )
+    tables = {kind: _tables(model, f"num_{kind}s") for kind in shared}
+    source = dict(old.named_parameters())
+    left: list[str] = []
+    with torch.no_grad():
+        for name, new in model.named_parameters():
+            value = source.get(name)
+            if value is None or value.shape[1:] != new.shape[1:]:
+                there = "missing" if value is None else list(value.shape)
+                raise ValueError(
+                    f"'init_from': the model in {str(folder)!r} has other settings ({name} is "
+                    f"{there} there and {list(new.shape)} here); give Recommender(...) the same"
+                )
+            owner = next((kind for kind, names in tables.items() if name in names), None)
+            if owner is not None:
+                to, rows = shared[owner]
+                new[to] = value[rows]
+                _copy_extra_rows(new, value, model, old, f"num_{owner}s")
+            elif value.shape == new.shape:
+                new.copy_(value)
+            else:
+                left.append(name)
+    if left:
+        warnings.warn(f"'init_from': {', '.join(left)} stay new, as their sizes follow the data",
+                      UserWarning, stacklevel=3)  # fmt: skip
+    return {f"{kind}s": int(to.numel()) for kind, (to, _) in shared.items()}
+
+
+def _tables(model: RecModel, size: str) -> set[str]:
+    """The parameters that have a row for each item, or user."""
+    if size not in model.config:
+        return set()
+    larger = type(model)(**{**model.config, size: model.config[size] + 1})
+    shapes = {name: parameter.shape for name, parameter in larger.named_parameters()}
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if shapes[name][:1] != parameter.shape[:1]
+    }
+
+
+def _copy_extra_rows(
+    parameter: Tensor, value: Tensor, model: RecModel, old: RecModel, size: str
+) -> None:
+    """Rows behind those of the ids, such as the mask token."""
+    extra = parameter[model.config[size] :]
+    there = value[old.config[size] :]
+    if extra.shape == there.shape:
+        extra.copy_(there)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,341 @@
+"""From a table of events to recommendations: fit, ask, explain, save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tgrec.data import TemporalRecGraph
+from tgrec.models import MODELS, RecModel
+from tgrec.recommend.explain import Explanation, explain
+from tgrec.recommend.fitting import (
+    SplitName,
+    check_model_settings,
+    graph_of,
+    model_class,
+    settings_for,
+    split_of,
+    start_from,
+    train_or_say_why,
+)
+from tgrec.recommend.folder import load_folder, save_folder
+from tgrec.recommend.names import plain
+from tgrec.recommend.profile import UserProfile, user_profile
+from tgrec.recommend.ranking import best, of_pairs, similar, table
+from tgrec.recommend.served import (
+    Question,
+    Served,
+    ask,
+    ask_with_history,
+    reads_profile,
+)
+from tgrec.training import Evaluation, FitResult, evaluate
+
+
+class Recommender:
+    """A model of ``MODELS`` with its data around it, for people who want recommendations.
+
+    Ids are those of the data, in and out. Weights are fitted on the events before those that
+    validation and test hold out; answers are read from all events.
+
+    Args:
+        model: A name of ``tgrec.models.MODELS``, or a subclass of ``RecModel``.
+        **settings: Settings of the model, for example ``max_len=50, d_model=64``.
+
+    Attributes:
+        result: How training went, a :class:`tgrec.training.FitResult`; None before :meth:`fit`,
+            and after :meth:`load`.
+
+    Example::
+
+        rec = tgrec.Recommender("sasrec", max_len=50).fit(ratings)
+        print(rec.recommend(user_id=1, top_k=10))
+        print(rec.explain(user_id=1, item_id=42))
+    """
+
+    def __init__(self, model: str | type[RecModel] = "tgt_bert4rec", **settings: Any) -> None:
+        self.model_class = model_class(model)
+        check_model_settings(self.model_class, settings)
+        self.name = model if isinstance(model, str) else model.__name__
+        self.settings = settings
+        self.split: SplitName = "leave_one_out"
+        self.result: FitResult | None = None
+        self._served: Served | None = None
+
+    def __repr__(self) -> str:
+        words = [repr(self.name), *(f"{k}={v!r}" for k, v in self.settings.items())]
+        size = "not fitted"
+        if self._served is not None:
+            graph = self._served.graph
+            size = f"{graph.num_users} users, {graph.num_items} items, {graph.num_events} events"
+        return f"Recommender({', '.join(words)}): {size}"
+
+    @property
+    def served(self) -> Served:
+        """The model and the log that answers are read from."""
+        if self._served is None:
+            raise RuntimeError("this recommender is not fitted; call fit(...) or Recommender.load")
+        return self._served
+
+    @property
+    def model(self) -> RecModel:
+        """The fitted model."""
+        return self.served.model
+
+    @property
+    def graph(self) -> TemporalRecGraph:
+        """All events that answers are read from."""
+        return self.served.graph
+
+    # ---- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: pd.DataFrame | TemporalRecGraph,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        rating: str | None = None,
+        users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None,
+        split: SplitName = "leave_one_out",
+        init_from: str | os.PathLike[str] | None = None,
+        show: bool = True,
+        **training: Any,
+    ) -> Self:
+        """Trains on a table of events.
+
+        The last event of each user is kept for :meth:`evaluate` and the one before it chooses the
+        weights (``split="global_time"``: the last 10 % of all events, and the 10 % before). What
+        is served afterwards sees all of them.
+
+        Args:
+            data: One row per event, or a graph.
+            user: Column of users; recognised by its name if left out, as the next three.
+            item: Column of items.
+            time: Column of times; without one the order of the rows counts.
+            rating: Column of ratings.
+            users: Table of users, one feature per column, with the same id column.
+            items: The same for items; a column ``title`` comes back in all answers.
+            split: What is held out.
+            init_from: Folder of a saved recommender to start from; items are matched by raw id.
+            show: Print progress.
+            **training: Options of :class:`tgrec.training.TrainSettings`, such as ``epochs=``,
+                ``device=``, ``lr=``, ``batch_size=``, ``track=``. Epochs and batch size suit the
+                size of the data if left out.
+
+        Raises:
+            ValueError: If a column, value or option is not usable.
+            MemoryError: If memory does not suffice; names the settings that help.
+        """
+        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        graph = graph_of(data, users=users, items=items, **columns)
+        parts = split_of(graph, split)
+        torch.manual_seed(training.get("seed", 0))
+        model = self.model_class.from_graph(parts.train, **self.settings)
+        settings = settings_for(parts.train, model.sampling, training)
+        if init_from is not None:
+            start_from(model, graph, init_from)
+        self.result = train_or_say_why(model, parts, settings, show)
+        self.split = split
+        self._served = Served.start(model, graph, settings.track, settings.device)
+        return self
+
+    def evaluate(self, **options: Any) -> Evaluation:
+        """Ranks the held-out last events among all items.
+
+        Args:
+            **options: Of :func:`tgrec.training.evaluate`, such as ``sampled=False``.
+
+        Returns:
+            Ranks and metrics; ``evaluate().metrics()["full"]["NDCG@10"]``.
+        """
+        served, parts = self.served, split_of(self.graph, self.split)
+        given = {"track": served.loader.track, "device": served.index.device, **options}
+        return evaluate(served.model, parts, parts.test, index=served.index, **given)
+
+    # ---- asking -------------------------------------------------------------------------------
+
+    def predict(self, user_id: Any, item_id: Any, *, at: Any = None) -> float:
+        """The score of one item for one user; larger is better, comparable for one user only."""
+        return float(self.batch_predict([(user_id, item_id)], at=at)[0])
+
+    def batch_predict(self, pairs: Iterable[tuple[Any, Any]], *, at: Any = None) -> np.ndarray:
+        """The scores ``[n]`` (float32) of pairs ``(user_id, item_id)``.
+
+        Raises:
+            ValueError: If an id is unknown.
+        """
+        given, served = list(pairs), self.served
+        user = served.users.positions([u for u, _ in given], "user_id")
+        item = served.items.positions([i for _, i in given], "item_id")
+        return of_pairs(served, user, item, at)
+
+    def recommend(
+        self,
+        user_id: Any = None,
+        top_k: int = 10,
+        filter_seen: bool = True,
+        at: Any = None,
+        *,
+        history: Sequence[Any] | None = None,
+        times: Sequence[Any] | None = None,
+        profile: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """The best items for a user, for several, or for somebody unknown.
+
+        Args:
+            user_id: A raw id, or a list of them. May be left out if ``history`` is given.
+            top_k: How many. If the catalogue has fewer, a warning says why.
+            filter_seen: Leave out what the asker has met before the question.
+            at: Moment of the question (Unix s or a date); no event at or after it is looked at,
+                and items that nobody had met by then are not offered. The weights stay as they
+                were fitted. None is after all that is known. Models fitted on track T2 are told
+                the moment.
+            history: Raw ids of items, oldest first, instead of the stored events; may be empty.
+            times: Their times; otherwise the typical pause of the data lies between them.
+            profile: What is known of somebody new, for models that read features of the one who
+                asks: ``{"gender": "F", "age": "25-34"}`` in words or as the data code them.
+
+        Returns:
+            Best first: ``item_id``, ``score``, and ``title`` where the data have titles; with a
+            list of users ``user_id`` before them.
+
+        Raises:
+            ValueError: If an id is unknown, with what may be meant.
+        """
+        served = self.served
+        if _is_many(user_id):
+            if history is not None or profile is not None or times is not None:
+                raise ValueError(
+                    "'history', 'times' and 'profile' belong to one user, not to a list"
+                )
+            wanted = [plain(u) for u in user_id]
+            question = ask(served, served.users.positions(wanted, "user_id"), at)
+            items, scores = best(served, question, top_k, filter_seen)
+            return table(served, items, scores, np.asarray(wanted, dtype=served.users.raw.dtype))
+        question = self._question(user_id, at, history, times, profile)
+        return table(served, *best(served, question, top_k, filter_seen))
+
+    def similar_items(self, item_id: Any, top_k: int = 10) -> pd.DataFrame:
+        """The items most like one: ``item_id``, ``score`` (cosine) and ``title`` where known.
+
+        Models that only count score what follows this item instead.
+        """
+        (item,) = self.served.items.positions([item_id], "item_id").tolist()
+        return table(self.served, *similar(self.served, item, top_k))
+
+    def explain(
+        self,
+        user_id: Any = None,
+        item_id: Any = None,
+        *,
+        at: Any = None,
+        history: Sequence[Any] | None = None,
+        times: Sequence[Any] | None = None,
+        profile: Mapping[str, Any] | None = None,
+        top_events: int = 5,
+        top_paths: int = 3,
+    ) -> Explanation:
+        """Why an item has its score: print it, or take its fields.
+
+        Args:
+            user_id: A raw id; may be left out if ``history`` is given.
+            item_id: The raw id of the item.
+            at: As in :meth:`recommend`.
+            history: As in :meth:`recommend`.
+            times: As in :meth:`recommend`.
+            profile: As in :meth:`recommend`.
+            top_events: At most so many events are named.
+            top_paths: At most so many paths are named.
+        """
+        served = self.served
+        (item,) = served.items.positions([item_id], "item_id").tolist()
+        question = self._question(user_id, at, history, times, profile)
+        return explain(served, question, item, plain(user_id), top_events, top_paths)
+
+    def user_profile(self, user_id: Any) -> UserProfile:
+        """What the data say of one user: print it, or take its fields."""
+        (user,) = self.served.users.positions([user_id], "user_id").tolist()
+        return user_profile(self.served, user)
+
+    def _question(
+        self,
+        user_id: Any,
+        at: Any,
+        history: Sequence[Any] | None,
+        times: Sequence[Any] | None,
+        profile: Mapping[str, Any] | None,
+    ) -> Question:
+        served = self.served
+        if profile is not None and not reads_profile(served.model):
+            raise ValueError(
+                f"'profile': {type(served.model).__name__} reads no features of the one who asks; "
+                f"pass a history, or use a model that does, such as 'enhanced_bert4rec'"
+            )
+        if profile is not None and user_id is not None:
+            raise ValueError("'profile' is for somebody new; a known 'user_id' has one in the data")
+        if user_id is None and history is None and profile is None:
+            raise ValueError("'user_id', 'history' or 'profile' needs to be given (got none)")
+        if history is None and times is not None:
+            raise ValueError("'times' belongs to 'history', which is not given")
+        node = None
+        if user_id is not None:
+            (node,) = served.users.positions([user_id], "user_id").tolist()
+        if node is not None and history is None:
+            return ask(served, torch.tensor([node]), at)
+        return ask_with_history(served, history or (), times, at, node, profile)
+
+    # ---- on disk ------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes model and data into a folder of safetensors and JSON, never a pickle."""
+        about = {
+            "name": self.name,
+            "settings": self.settings,
+            "split": self.split,
+            "track": self.served.loader.track,
+        }
+        if self.result is not None:
+            told = asdict(self.result)
+            about["fit"] = {k: told[k] for k in ("best_epoch", "epochs", "stopped")}
+        save_folder(folder, self.served.model, self.served.graph, about)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        model: type[RecModel] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Reads what :meth:`save` wrote; no code of the folder is run.
+
+        Args:
+            folder: Written by :meth:`save`.
+            model: The class, if it is none of ``MODELS``.
+            device: Where to answer.
+
+        Raises:
+            FileNotFoundError: If there is no recommender.
+            ValueError: If it is damaged, or of another version, class or catalogue.
+        """
+        classes = MODELS if model is None else {**MODELS, model.__name__: model}
+        loaded, graph, about = load_folder(folder, classes)
+        rec = cls(about["name"] if about["name"] in MODELS else type(loaded), **about["settings"])
+        rec.split = about["split"]
+        rec._served = Served.start(loaded, graph, about["track"], device)
+        return rec
+
+
+def _is_many(user_id: Any) -> bool:
+    one = user_id is None or isinstance(user_id, str | int | np.generic)
+    return not one and not (isinstance(user_id, Tensor) and user_id.dim() == 0)

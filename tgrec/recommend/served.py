@@ -1,0 +1,295 @@
+"""What answers: a model, the log it looks into, and how a question becomes scores."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tgrec.data import RecBatch, Targets, TemporalRecGraph
+from tgrec.loader import SeedLoader, Track
+from tgrec.models import RecModel
+from tgrec.recommend.names import Names, coded_profile, genres_of
+from tgrec.sampler import EventIndex
+
+# Scores held at once: 256 users of a catalogue of 32,768 items are 32 MB.
+SCORES_AT_ONCE, USERS_AT_ONCE = 2**23, 256
+
+
+@dataclass(frozen=True)
+class Served:
+    """A fitted model and the log that its answers are read from.
+
+    Args:
+        model: In evaluation mode.
+        graph: All events known, not only those that the model was fitted on.
+        loader: Reads histories and neighbourhoods from an index over ``graph``.
+        users: Their names.
+        items: Their names.
+        first_met: ``[N]`` event id of the first event of each item, one past the last where none.
+        pause: Median time between two events of a user (s).
+    """
+
+    model: RecModel
+    graph: TemporalRecGraph
+    loader: SeedLoader
+    users: Names
+    items: Names
+    first_met: Tensor
+    pause: int
+
+    @classmethod
+    def start(
+        cls, model: RecModel, graph: TemporalRecGraph, track: Track, device: torch.device | str
+    ) -> Served:
+        """Builds the index and looks up the names."""
+        index = EventIndex(graph, device)
+        first = torch.full((index.num_items,), index.end, device=index.device)
+        first.scatter_reduce_(0, index.item, index.event_id, reduce="amin")
+        time = index.time[index.by_user.log]
+        within = index.user[index.by_user.log].diff() == 0
+        pauses = time.diff()[within]
+        return cls(
+            model=model.to(device).eval(),
+            graph=graph,
+            loader=SeedLoader(index, model.sampling, track),
+            users=Names.of(graph, "user"),
+            items=Names.of(graph, "item"),
+            first_met=first,
+            pause=int(pauses.median()) if pauses.numel() else 0,
+        )
+
+    @property
+    def index(self) -> EventIndex:
+        """Over all events."""
+        return self.loader.index
+
+    def by_popularity(self, cut: int) -> Tensor:
+        """``[N]`` all items, those with most events before ``cut`` first."""
+        return self._popular if cut == self.index.end else _by_popularity(self.index, cut)
+
+    @cached_property
+    def _popular(self) -> Tensor:
+        return _by_popularity(self.index, self.index.end)
+
+    @cached_property
+    def genres(self) -> tuple[tuple[str, ...], np.ndarray] | None:
+        """See :func:`tgrec.recommend.names.genres_of`."""
+        return genres_of(self.graph)
+
+    @cached_property
+    def _newest(self) -> int | None:
+        return int(self.index.time.max()) if self.index.has_time else None
+
+    def cut_at(self, at: Any) -> tuple[int, int | None]:
+        """The cut of a moment, and the moment in Unix seconds.
+
+        None is after all that is known; the moment is then that of the newest event, so that the
+        same question has the same answer on every day.
+        """
+        index = self.index
+        if at is None:
+            return index.end, self._newest
+        seconds = unix_seconds(at, "at")
+        if not index.has_time:
+            raise ValueError(
+                "'at' needs event times, and the data have only an order; leave it out"
+            )
+        return self.graph.event_id_at(seconds), seconds
+
+
+def _by_popularity(index: EventIndex, cut: int) -> Tensor:
+    size = int(torch.searchsorted(index.event_id, cut))
+    count = torch.bincount(index.item[:size], minlength=index.num_items)
+    return torch.argsort(count, descending=True, stable=True)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Who asks, and what may be looked at.
+
+    Args:
+        loader: Reads what the model needs, from the log or from a log of the asker's own.
+        user: ``[n]`` int64 nodes of that log.
+        cut: Of that log: only events before it are read.
+        log_cut: The same moment in the log of all users.
+        time: When it is asked (Unix s); models that know the time of a question (T2) are told.
+        profile: Features of somebody unknown, as the data code them.
+    """
+
+    loader: SeedLoader
+    user: Tensor
+    cut: int
+    log_cut: int
+    time: int | None
+    profile: Mapping[str, float] | None = None
+
+    def targets(self, user: Tensor | None = None) -> Targets:
+        """The seeds of the loader."""
+        user = self.user if user is None else user
+        time = None if self.time is None else torch.full_like(user, self.time)
+        return Targets(user, torch.full_like(user, self.cut), torch.zeros_like(user), time)
+
+
+def ask(served: Served, user: Tensor, at: Any = None) -> Question:
+    """The question of users ``[n]`` of the log."""
+    cut, now = served.cut_at(at)
+    return Question(served.loader, user.to(served.index.device), cut, cut, now)
+
+
+def ask_with_history(
+    served: Served,
+    history: Sequence[Any],
+    times: Sequence[Any] | None = None,
+    at: Any = None,
+    user: int | None = None,
+    profile: Mapping[str, Any] | None = None,
+) -> Question:
+    """The question of somebody with a history of their own.
+
+    Args:
+        served: The recommender.
+        history: Raw ids of items, oldest first; may be empty.
+        times: Their times; without them the events lie the median pause of the data apart and end
+            one pause before the question.
+        at: The moment of the question; events of ``history`` at or after it are not looked at.
+        user: Node of a known user, whose features are then read; the log of this user is not.
+        profile: Features of somebody unknown, in words or as the data code them.
+    """
+    coded = None if profile is None else coded_profile(served.graph, profile)
+    item = served.items.positions(list(history), "history")
+    log_cut, now = served.cut_at(at)
+    timed = served.index.has_time
+    if times is None:
+        back = torch.arange(item.numel(), 0, -1) * max(served.pause, 1)
+        time = (0 if now is None else now) - back
+    else:
+        if not timed:
+            raise ValueError("'times' is of no use: the data have only an order; leave it out")
+        if len(times) != item.numel():
+            raise ValueError(
+                f"'times' needs one time per item of 'history' (got {len(times)} and "
+                f"{item.numel()})"
+            )
+        time = torch.tensor([unix_seconds(t, "times") for t in times], dtype=torch.int64)
+        if (time.diff() < 0).any():
+            raise ValueError("'times' needs to ascend: 'history' is given oldest first")
+        if at is not None and now is not None:
+            item, time = item[time < now], time[time < now]
+        elif now is not None and time.numel():
+            now = max(now, int(time[-1]))
+    # Neighbourhoods reach into the log; a history alone needs nothing but itself.
+    whole = served.model.sampling.num_neighbors is not None
+    node = served.index.num_users if user is None or whole else user
+    device = served.index.device
+    graph = _log_with(served, item.to(device), time.to(device), node, log_cut if whole else 0)
+    loader = SeedLoader(EventIndex(graph, device), served.model.sampling, served.loader.track)
+    asker = torch.tensor([node], device=device)
+    return Question(loader, asker, loader.index.end, log_cut, now, coded)
+
+
+def _log_with(served: Served, item: Tensor, time: Tensor, node: int, cut: int) -> TemporalRecGraph:
+    """The events before ``cut`` and those of one more user, in their common order."""
+    index = served.index
+    if cut:  # who meets an item twice would be among its earlier users
+        item, time = _last_of_each(item, time)
+    old = slice(0, int(torch.searchsorted(index.event_id, cut)))
+    columns = {
+        "user": torch.cat([index.user[old], torch.full_like(item, node)]),
+        "item": torch.cat([index.item[old], item]),
+        "time": torch.cat([index.time[old], time]),
+        "relation": torch.cat([index.relation[old], _kinds(served, item)]),
+    }
+    if index.rating is not None:  # 0 is not known
+        columns["rating"] = torch.cat([index.rating[old], torch.zeros_like(item).float()])
+    if index.has_time:
+        order = torch.argsort(columns["time"], stable=True)
+        columns = {name: column[order] for name, column in columns.items()}
+    event_id = torch.arange(columns["user"].numel(), device=index.device)
+    graph = TemporalRecGraph()
+    graph["user"].num_nodes, graph["item"].num_nodes = index.num_users + 1, index.num_items
+    for code, name in enumerate(index.relations):
+        mine = columns["relation"] == code
+        store = graph["user", name, "item"]
+        store.edge_index = torch.stack([columns["user"][mine], columns["item"][mine]])
+        store.event_id = event_id[mine]
+        if index.has_time:
+            store.time = columns["time"][mine]
+        if index.rating is not None:
+            store.rating = columns["rating"][mine]
+    return graph
+
+
+def _kinds(served: Served, item: Tensor) -> Tensor:
+    """The kind of event in which each item was first met: the domain, where items have one."""
+    index, first = served.index, served.first_met[item]
+    if index.num_events == 0:
+        return torch.zeros_like(item)
+    log = torch.searchsorted(index.event_id, first).clamp(max=index.num_events - 1)
+    return torch.where(first < index.end, index.relation[log], 0)
+
+
+def _last_of_each(item: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each item the last event, in their order."""
+    last: dict[int, int] = {value: place for place, value in enumerate(item.tolist())}
+    rows = torch.tensor(sorted(last.values()), dtype=torch.int64, device=item.device)
+    return item[rows], time[rows]
+
+
+@torch.no_grad()
+def all_scores(served: Served, question: Question) -> Iterator[tuple[Tensor, Tensor]]:
+    """All users once: (rows ``[B]`` of ``question.user``, scores ``[B, N]``)."""
+    if question.user.numel() == 0:
+        return
+    size = max(1, min(USERS_AT_ONCE, SCORES_AT_ONCE // max(1, served.index.num_items)))
+    for rows, batch in question.loader.eval_batches(question.targets(), size):
+        yield rows, score(served, question, batch)
+
+
+def score(served: Served, question: Question, batch: RecBatch) -> Tensor:
+    """``[B, N]`` what the model says to the one who asks."""
+    if question.profile is None:
+        return served.model.score(batch)
+    model: Any = served.model  # of those that reads_profile knows
+    scores: Tensor = model.score(batch, profile=question.profile)
+    return scores
+
+
+def reads_profile(model: RecModel) -> bool:
+    """Whether its ``score`` takes the features of somebody unknown."""
+    return "profile" in inspect.signature(type(model).score).parameters
+
+
+def unix_seconds(value: Any, argument: str) -> int:
+    """A moment as Unix seconds: a number of them, a date such as ``2003-02-01``, or a datetime.
+
+    Dates without a zone are UTC.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"'{argument}' needs to be Unix seconds or a date (got {value!r})")
+    if isinstance(value, int | np.integer | Tensor):
+        return int(value)
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return int(value)
+    if isinstance(value, str | date | np.datetime64):  # datetime and pandas.Timestamp are dates
+        try:
+            stamp = pd.Timestamp(value)
+        except ValueError as error:
+            raise ValueError(
+                f"'{argument}' needs to be Unix seconds or a date such as '2003-02-01' (got "
+                f"{value!r})"
+            ) from error
+        if stamp is not pd.NaT:
+            stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp
+            return int(stamp.timestamp())
+    raise ValueError(
+        f"'{argument}' needs to be Unix seconds or a date such as '2003-02-01' (got {value!r})"
+    )
