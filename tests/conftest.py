@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes share the cores; what they start inherits this.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
