@@ -61,5 +61,5 @@ GOLDEN: dict[str, Golden] = {
     "bert_hybrid_learned": BERT4REC,
     "bert_hybrid_continuous": BERT4REC,
     # Its own script, benchmarks/trigrec.py, has the same setting.
-    "trigrec": Golden({}, {**TRAIN, "epochs": 60, "batch_size": 128, "windows": "random"}),
+    "trigrec": Golden({}, {**TRAIN, "epochs": 12, "batch_size": 256, "windows": "random"}),
 }

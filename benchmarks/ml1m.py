@@ -288,6 +288,8 @@ def load_task(options: Options) -> Task:
     wanted = options.board or DEFAULT_BOARD["ml1m" if dataset == "auto" else dataset]
     if wanted not in BOARDS:
         raise ValueError(f"--board: there is no {wanted!r}{near(wanted, list(BOARDS))}")
+    if BOARDS[wanted].sampled is not None:
+        raise ValueError(f"--board {wanted} has domains; it is measured by benchmarks/trigrec.py")
     if dataset != "auto" and not wanted.startswith(dataset):
         raise ValueError(f"--board {wanted} is not on --dataset {dataset}; leave one of them out")
     try:

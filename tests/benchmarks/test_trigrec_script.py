@@ -166,3 +166,12 @@ def test_wrong_commands(words: str, message: str, call: Call) -> None:
     code, printed = call(words)
     assert code in (1, 2)
     assert message in " ".join(printed.split())
+
+
+def test_the_other_script_sends_boards_of_domains_here(
+    ml1m: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ml1m.py", "--board", "trigrec-food"])
+    with pytest.raises(SystemExit):
+        ml1m.main()
+    assert "measured by benchmarks/trigrec.py" in capsys.readouterr().err

@@ -16,6 +16,7 @@ def layer(channels: int = 6, vectors: int = 3) -> GatedMemory:
     return out
 
 
+@torch.no_grad()
 def test_by_hand() -> None:
     memory, x, m = layer(), torch.randn(1, 6), torch.randn(1, 3, 6)
     known = torch.tensor([[True, False, True]])

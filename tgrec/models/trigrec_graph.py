@@ -103,19 +103,28 @@ class DomainGraphEncoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.drop = Dropout(dropout)
 
-    def forward(self, cloze: DomainCloze, items: Tensor, neighbors: TransitionNeighbors) -> Tensor:
-        """``[B, D]`` from the vectors ``[N + 1, D]`` of items; holes count for nothing."""
+    def forward(
+        self, cloze: DomainCloze, x: Tensor, items: Tensor, neighbors: TransitionNeighbors
+    ) -> Tensor:
+        """``[B, D]``, for which holes count for nothing.
+
+        Args:
+            cloze: The events.
+            x: ``[B, S, D]`` the vectors of their items.
+            items: ``[N + 1, D]`` the vectors of all items.
+            neighbors: The transitions.
+        """
         scale = math.sqrt(items.size(1))
         neighbor, weight = neighbors.others(cloze)
-        x = self.root(F.embedding(cloze.target, items) * scale)
+        share = weight / (weight.sum(3, keepdim=True) + 1)
+        # All kinds in one call: its gradient is as large as the table of items.
+        mixed = F.embedding_bag(
+            neighbor.flatten(0, 2), items, per_sample_weights=share.flatten(0, 2), mode="sum"
+        )
+        mixed = mixed.view(*weight.shape[:3], -1) * scale
+        x = self.root(x * scale)
         for kind, lin in enumerate(self.next):
-            ids, w = neighbor[:, :, kind], weight[:, :, kind]
-            share = w / (w.sum(2, keepdim=True) + 1)
-            b, s, k = ids.shape
-            mixed = F.embedding_bag(
-                ids.reshape(b * s, k), items, per_sample_weights=share.reshape(b * s, k), mode="sum"
-            )
-            x = x + lin(mixed.view(b, s, -1) * scale)
+            x = x + lin(mixed[:, :, kind])
         x = self.drop(F.gelu(x))
         total = torch.zeros_like(x[:, 0])
         for d, lin in enumerate(self.domain):

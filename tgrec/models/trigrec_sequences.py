@@ -35,11 +35,16 @@ class DomainCloze:
         """``[B, S]`` bool: real positions whose item is shown."""
         return self.mask & ~self.hole
 
-    def only(self, relation: int) -> DomainCloze:
-        """The positions of one domain, moved to the right, no longer than the longest."""
+    def places(self, relation: int) -> Tensor:
+        """``[B, S']`` where the positions of one domain stand, on the right; others before them."""
         own = self.mask & (self.relation == relation)
         length = max(1, int(own.sum(1).max()) if own.numel() else 1)
-        place = torch.argsort(own.to(torch.uint8), dim=1, stable=True)[:, -length:]
+        return torch.argsort(own.to(torch.uint8), dim=1, stable=True)[:, -length:]
+
+    def only(self, relation: int, place: Tensor | None = None) -> DomainCloze:
+        """The positions of one domain, moved to the right, no longer than the longest."""
+        own = self.mask & (self.relation == relation)
+        place = self.places(relation) if place is None else place
         columns = [getattr(self, f.name).gather(1, place) for f in fields(self)]
         out = DomainCloze(*columns)
         kept = own.gather(1, place)

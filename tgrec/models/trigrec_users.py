@@ -122,23 +122,27 @@ class UserEncoders(nn.Module):
 
     def forward(self, cloze: DomainCloze) -> UserVectors:
         """The vectors of the users of a batch, of nothing but what the sequences show."""
-        parts = [cloze.only(d) for d in range(self.num_domains)]
+        # One look into the table of items for all readings: each has a gradient as large as it.
+        x = F.embedding(cloze.item, self.item)
+        places = [cloze.places(d) for d in range(self.num_domains)]
+        parts = [
+            (cloze.only(d, place), x.gather(1, place.unsqueeze(2).expand(-1, -1, x.size(2))))
+            for d, place in enumerate(places)
+        ]
         vectors, known, states = [], [], []
         for name, branch in (("specific", self.specific), ("common", self.common)):
-            for part in parts:
-                hidden = branch.encoder(F.embedding(part.item, self.item), part.mask)
+            for part, read in parts:
+                hidden = branch.encoder(read, part.mask)
                 vectors.append(pooled(hidden, part.known))
                 known.append(part.known.any(1))
                 states.append((name, part, hidden))
-        x = F.embedding(cloze.item, self.item)
-        if self.domain is not None:
-            x = x + F.embedding(cloze.relation, self.domain)
-        hidden = self.cross.encoder(x, cloze.mask)
+        merged = x if self.domain is None else x + F.embedding(cloze.relation, self.domain)
+        hidden = self.cross.encoder(merged, cloze.mask)
         vectors.append(pooled(hidden, cloze.known))
         known.append(cloze.known.any(1))
         states.append(("cross", cloze, hidden))
         if self.graph is not None and self.neighbors is not None:
-            vectors.append(self.graph(cloze, self.item, self.neighbors))
+            vectors.append(self.graph(cloze, x, self.item, self.neighbors))
             known.append(cloze.known.any(1))
         return UserVectors(torch.stack(vectors, dim=1), torch.stack(known, dim=1), states)
 
@@ -148,35 +152,50 @@ class UserEncoders(nn.Module):
         out: Tensor = branch.norm(F.gelu(branch.project(hidden)))
         return out
 
-    def graph_loss(self, made: UserVectors, cloze: DomainCloze, catalogues: Catalogues) -> Terms:
+    def graph_loss(
+        self, made: UserVectors, cloze: DomainCloze, catalogues: Catalogues, tables: list[Tensor]
+    ) -> Terms:
         """The graph's vector predicts the last item, from the items before it."""
         if self.graph is None:
             return []
         last = cloze.known.any(1).nonzero().view(-1)
         return [self._masked(made.vectors[last, -1], cloze.target[last, -1],
-                             cloze.relation[last, -1], catalogues)]  # fmt: skip
+                             cloze.relation[last, -1], catalogues, tables)]  # fmt: skip
 
     def loss_terms(self, made: UserVectors, cloze: DomainCloze, catalogues: Catalogues) -> Terms:
         """(sum, count) of each part: masked items of each reading, graph, adversary, distances."""
+        tables = self.tables(catalogues)
         terms: dict[str, tuple[Tensor, Tensor]] = {}
         for name, part, hidden in made.states:
             rows = self.predictions(name, hidden[part.hole])
-            loss = self._masked(rows, part.target[part.hole], part.relation[part.hole], catalogues)
+            loss = self._masked(
+                rows, part.target[part.hole], part.relation[part.hole], catalogues, tables
+            )
             before = terms.get(name)
             terms[name] = loss if before is None else (before[0] + loss[0], before[1] + loss[1])
-        out = [*terms.values(), *self.graph_loss(made, cloze, catalogues)]
+        out = [*terms.values(), *self.graph_loss(made, cloze, catalogues, tables)]
         return out if self.num_domains == 1 else [*out, *self._domain_terms(made)]
 
+    def tables(self, catalogues: Catalogues) -> list[Tensor]:
+        """The vectors ``[M_d, D]`` of the items of each domain."""
+        whole = self.item[: self.num_items]
+        return [
+            whole if items.numel() == self.num_items else whole.index_select(0, items)
+            for items in catalogues.items
+        ]
+
     def _masked(
-        self, rows: Tensor, target: Tensor, relation: Tensor, catalogues: Catalogues
+        self,
+        rows: Tensor,
+        target: Tensor,
+        relation: Tensor,
+        catalogues: Catalogues,
+        tables: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of rows ``[R, D]``, each over the items of its domain."""
         total = rows.new_zeros((), dtype=torch.float32)
-        for d, items in enumerate(catalogues.items):
+        for d, table in enumerate(tables):
             mine = (relation == d).nonzero().view(-1)
-            table = self.item[: self.num_items]
-            if items.numel() < self.num_items:
-                table = table.index_select(0, items)
             goal = catalogues.place[d].index_select(0, target[mine])
             total = total + linear_cross_entropy(rows[mine], table, goal)
         return total.view(1), total.new_full((1,), float(rows.size(0)))

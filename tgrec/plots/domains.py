@@ -14,7 +14,7 @@ from tgrec.plots.canvas import new_figure, save_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#2563a8", "#e07b1f", "#1f7a4d", "#a3266e", "#6b3fa0")
+COLOURS = ("#2563a8", "#e07b1f", "#1f7a4d", "#a3266e", "#6b3fa0", "#8a6d1a")
 MOST = 2000  # more points are a blot
 
 
@@ -115,7 +115,7 @@ def draw_gates(
     labels = [f"{domain}\ngate {gates[domain]:.2f}" for domain in weights]
     ax.set_xticks(range(len(weights)), labels)
     ax.set_ylabel("weight of the vector, mean over users")
-    ax.set_title("What each domain takes from the vectors", loc="left", fontsize=11)
+    ax.set_title("vectors at a question", loc="left", fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     save_figure(figure, path)
