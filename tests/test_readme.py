@@ -134,7 +134,7 @@ def test_flags_in_the_text_exist() -> None:
         "examples/weekly_interest.py",
     )
     flags = frozenset[str]().union(*(flags_of(script) for script in scripts))
-    flags |= {"--check", "--nproc-per-node"}
+    flags |= {"--check", "--nproc-per-node", "--dist"}
     for page in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"):
         text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
         text = re.sub(r"(?<=`)mypy --strict(?=`)", "", text)
@@ -168,7 +168,7 @@ def test_models_and_boards_are_listed() -> None:
 def test_the_two_commands_stand_first_and_name_extras_that_exist() -> None:
     first, second = blocks("README.md", "sh")[:2]
     assert first.strip().endswith("python benchmarks/ml1m.py --model tgt_bert4rec")
-    assert second.strip().endswith("pytest")
+    assert second.strip().endswith("&& python -m pytest -n 2 --dist loadfile")
     assert len(first.strip().splitlines()) == len(second.strip().splitlines()) == 1
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert re.findall(r"\.\[(\w+)\]", second) == ["test"]

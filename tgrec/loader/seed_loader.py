@@ -116,9 +116,7 @@ class SeedLoader:
         """
         history, asked, graph = None, None, None
         if self.sampling.max_len is not None:
-            sampler = HistorySampler(
-                self.index, self.sampling.max_len, rating=self.sampling.rating
-            )
+            sampler = HistorySampler(self.index, self.sampling.max_len, rating=self.sampling.rating)
             history = sampler.sample(seeds.user, seeds.cut, max_len)
         if self.sampling.max_len is not None or self.sampling.num_neighbors is not None:
             asked = query_times(self.track, history, seeds.time if self.index.has_time else None)
