@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 import tyro
 from find_model import find_model, near
 from golden import GOLDEN, Golden
-from rich.console import Console
+from terminal import RANK, end_with_summary, say
 
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
@@ -41,12 +40,9 @@ from tgrec.training import (
     latest_folder,
     new_folder,
     permute_ties,
-    print_summary,
     run,
 )
 
-RANK = int(os.environ.get("RANK", "0"))  # of this process under torchrun
-console = Console(quiet=RANK > 0)
 Dataset = Literal["auto", "ml1m", "ml100k", "simulated"]
 DEFAULT_BOARD = {"ml1m": "ml1m-loo", "ml100k": "ml100k-seed", "simulated": "simulated-loo"}
 
@@ -160,29 +156,12 @@ TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_d
 
 def main() -> None:
     """Parses the command line and runs it."""
-    try:
-        options = tyro.cli(Options, args=spell_out(sys.argv[1:]), description=__doc__,
-                           config=(tyro.conf.FlagConversionOff,))  # fmt: skip
-        runs = run_all(options)
-    except KeyboardInterrupt:
-        complain("interrupted; --resume continues from what was saved")
-        sys.exit(130)
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
-        complain(f"error: {error}")
-        sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
-    if runs:
-        print_summary(runs)
-
-
-def complain(text: str) -> None:
-    """Prints one line on stderr."""
-    line = " ".join(text.split())
-    Console(stderr=True).print(line, style="red", highlight=False, markup=False, soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """Prints one line, however long."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    config = (tyro.conf.FlagConversionOff,)
+    end_with_summary(
+        lambda: run_all(
+            tyro.cli(Options, args=spell_out(sys.argv[1:]), description=__doc__, config=config)
+        )
+    )
 
 
 def spell_out(arguments: list[str]) -> list[str]:

@@ -14,7 +14,6 @@ and runs on simulated domains. What stands on the boards: benchmarks/README.md.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import tyro
 from find_model import near
 from golden import GOLDEN
 from overrides import kinds_of, parse_overrides
-from rich.console import Console
+from terminal import end_with_summary, say
 
 from tgrec.data import only_domain
 from tgrec.data.files import write_text
@@ -42,14 +41,12 @@ from tgrec.training import (
     fit,
     latest_folder,
     new_folder,
-    print_summary,
     read_user_vectors,
     run,
     user_table,
     write_user_vectors,
 )
 
-console = Console()
 Command = Literal["train", "export", "recommend", "all", "baselines"]
 Part = Literal["adversary", "alignment", "separation", "graph"]
 PARTS = {"graph": "use_graph", **{n: n for n in ("adversary", "alignment", "separation")}}
@@ -120,28 +117,7 @@ class Plan:
 
 def main() -> None:
     """Parses the command line and runs it."""
-    try:
-        options = tyro.cli(Options, description=__doc__)
-        runs = run_command(options)
-    except KeyboardInterrupt:
-        complain("interrupted; --resume continues from what was saved")
-        sys.exit(130)
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
-        complain(f"error: {error}")
-        sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
-    if runs:
-        print_summary(runs)
-
-
-def complain(text: str) -> None:
-    """Prints one line on stderr."""
-    line = " ".join(text.split())
-    Console(stderr=True).print(line, style="red", highlight=False, markup=False, soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """Prints one line, however long."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    end_with_summary(lambda: run_command(tyro.cli(Options, description=__doc__)))
 
 
 def run_command(options: Options) -> list[RankedRun]:

@@ -141,3 +141,10 @@ def test_a_file_in_the_place_of_the_folder_stays(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a file; a recommender is saved as a folder"):
         rec.save(tmp_path / "model.pkl")
     assert (tmp_path / "model.pkl").read_text() == "mine"
+
+
+def test_the_seed_of_the_training_is_kept(graph: TemporalRecGraph, tmp_path: Path) -> None:
+    settings = {"d_model": 8, "n_blocks": 1, "max_len": 4}
+    rec = Recommender("sasrec", **settings).fit(graph, epochs=1, seed=7, show=False)
+    rec.save(tmp_path)
+    assert (rec.seed, Recommender.load(tmp_path).seed) == (7, 7)

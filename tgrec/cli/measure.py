@@ -149,7 +149,7 @@ def measured(
         model=rec.name,
         settings={**rec.model.config, **asked},
         parameters=rec.model.num_parameters(),
-        seed=int(asked.get("seed", 0)),
+        seed=rec.seed,
         epochs=int(told.get("epochs", 0)),
         seconds=float(told.get("seconds", 0.0)),
         seconds_per_epoch=told.get("seconds_per_epoch") if told.get("epochs") else None,

@@ -52,6 +52,7 @@ class Recommender:
     Attributes:
         result: How training went, a :class:`tgrec.training.FitResult`; None before :meth:`fit`,
             and after :meth:`load`.
+        seed: Of the training.
 
     Example::
 
@@ -67,6 +68,7 @@ class Recommender:
         self.settings = settings
         self.split: SplitName = "leave_one_out"
         self.result: FitResult | None = None
+        self.seed = 0
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -139,7 +141,8 @@ class Recommender:
         columns = {"user": user, "item": item, "time": time, "rating": rating}
         graph = graph_of(data, users=users, items=items, **columns)
         parts = split_of(graph, split)
-        torch.manual_seed(training.get("seed", 0))
+        self.seed = training.get("seed", 0)
+        torch.manual_seed(self.seed)
         model = self.model_class.from_graph(parts.train, **self.settings)
         settings = settings_for(parts.train, model.sampling, training)
         if init_from is not None:
@@ -306,7 +309,8 @@ class Recommender:
         }
         if self.result is not None:
             told = asdict(self.result)
-            about["fit"] = {k: told[k] for k in ("best_epoch", "epochs", "stopped")}
+            kept = {k: told[k] for k in ("best_epoch", "epochs", "stopped")}
+            about["fit"] = {**kept, "seed": self.seed}
         save_folder(folder, self.served.model, self.served.graph, about)
 
     @classmethod
@@ -331,7 +335,7 @@ class Recommender:
         classes = MODELS if model is None else {**MODELS, model.__name__: model}
         loaded, graph, about = load_folder(folder, classes)
         rec = cls(about["name"] if about["name"] in MODELS else type(loaded), **about["settings"])
-        rec.split = about["split"]
+        rec.split, rec.seed = about["split"], about.get("fit", {}).get("seed", 0)
         rec._served = Served.start(loaded, graph, about["track"], device)
         return rec
 

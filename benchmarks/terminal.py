@@ -1,0 +1,39 @@
+"""What the scripts print where, and how they end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from tgrec.training import RankedRun, print_summary
+
+RANK = int(os.environ.get("RANK", "0"))  # of this process under torchrun
+console = Console(quiet=RANK > 0)
+
+
+def end_with_summary(work: Callable[[], Sequence[RankedRun]]) -> None:
+    """Works, prints the table, and exits with 1 or 2 and one line where something is wrong."""
+    try:
+        runs = work()
+    except KeyboardInterrupt:
+        complain("interrupted; --resume continues from what was saved")
+        sys.exit(130)
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        complain(f"error: {error}")
+        sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
+    if runs:
+        print_summary(runs)
+
+
+def complain(text: str) -> None:
+    """Prints one line on stderr."""
+    line = " ".join(text.split())
+    Console(stderr=True).print(line, style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Prints one line, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
