@@ -221,6 +221,12 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
         model = cls.from_graph(task.split.train, **model_settings(options, golden, cls))
     else:
         model = load_weights(options.weights, cls, task)
+        track = saved_config(options.weights).get("track", options.track)
+        if options.eval_only and track != options.track:
+            raise ValueError(
+                f"--weights: {options.weights} was trained on track {track}, where other times are "
+                f"known; use --track {track}"
+            )
     if options.eval_only and options.weights is None and model.num_parameters():
         raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
@@ -321,18 +327,24 @@ def train_settings(options: Options, golden: Golden, task: Task) -> TrainSetting
 
 def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
     """A saved model for this catalogue and, since boards split differently, for this board."""
-    if (folder / "model").is_dir():
-        folder = folder / "model"
-    board = read_config(folder).get("board", task.board)
+    board = saved_config(folder).get("board", task.board)
     if board != task.board:
         raise ValueError(
             f"--weights: {folder} was trained on the board {board}, whose training events may be "
             f"test events of {task.board}; use --board {board}"
         )
-    split = task.split
-    return load_model(
-        folder, {cls.__name__: cls}, split.graph.num_items, task.checksum, split.train
-    )
+    size, train = task.split.graph.num_items, task.split.train
+    return load_model(model_folder(folder), {cls.__name__: cls}, size, task.checksum, train)
+
+
+def model_folder(folder: Path) -> Path:
+    """Where the model is: a run keeps it in a folder of its own."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def saved_config(folder: Path) -> dict[str, Any]:
+    """What is said of the weights in ``folder``."""
+    return read_config(model_folder(folder))
 
 
 def audit_ties(

@@ -236,7 +236,7 @@ def test_data_asked_for_by_name_are_an_error_where_they_cannot_be_had(
     assert done.folders == []
 
 
-@pytest.mark.parametrize("other", ["catalogue", "board", "class"])
+@pytest.mark.parametrize("other", ["catalogue", "board", "class", "track"])
 def test_weights_of_something_else_are_refused(
     other: str, call: Call, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +254,8 @@ def test_weights_of_something_else_are_refused(
         )
         words += " --board simulated-x"
         said = "was trained on the board simulated-loo"
+    elif other == "track":
+        words, said = "--model sasrec --track T2", "was trained on track T1"
     else:
         words, said = "--model bert4rec", "holds a 'SASRec', not one of ['BERT4Rec']"
     done = call(words, "--weights", str(weights), "--eval-only")
