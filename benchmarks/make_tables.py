@@ -25,8 +25,8 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 MAIN_BOARD = "ml1m-loo"
 # The order of the protocol; other boards follow by name.
 BOARDS = (MAIN_BOARD, "ml1m-seed", "ml1m-sasrec", "ml1m-time", "ml100k-seed", "trigrec", "weekly")
-# What does not make another row: seeds are averaged, a device changes no figure, and the epoch and value
-# that chose the weights are no settings.
+# What does not make another row: seeds are averaged, a device changes no figure, and the epoch and
+# value that chose the weights are no settings.
 NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch"})
 
 Row = list[RunRecord]
