@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tgrec.data import RecBatch, Split
 from tgrec.datasets import load_board
-from tgrec.loader import SeedLoader
+from tgrec.loader import SeedLoader, Track
 from tgrec.models import MODELS, TGTBERT4Rec, load_model
 from tgrec.models.bert4rec import append_mask
 from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
@@ -76,10 +76,10 @@ def main(
 
 
 def draw_model(
-    model: TGTBERT4Rec, split: Split, track: str, out: Path, name: str, written: list[Path]
+    model: TGTBERT4Rec, split: Split, track: Track, out: Path, name: str, written: list[Path]
 ) -> None:
     """The drawings that look into one model, over users of the test set."""
-    loader = SeedLoader(EventIndex(split.graph), model.sampling, track)  # type: ignore[arg-type]
+    loader = SeedLoader(EventIndex(split.graph), model.sampling, track)
     chosen = torch.linspace(0, len(split.test) - 1, min(USERS, len(split.test))).long()
     targets = split.test.select(chosen)
     batch = loader.batch(targets)
