@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from tgrec.data import TemporalRecGraph, leave_one_out_in, only_domain
+from tgrec.datasets import simulate_domains
+from tgrec.models import Popularity
+from tgrec.training import evaluate
 
 # User 1: food a b c d with kitchen x between b and c, y after c, z after d. User 2 has two foods.
 ROWS = [
@@ -41,8 +44,25 @@ def test_the_domain_alone(graph: TemporalRecGraph) -> None:
     alone = only_domain(split, "food")
     assert [t[1] for t in alone.graph.interaction_types] == ["food"]
     assert alone.train.to_pandas().item_id.tolist() == ["a", "b", "a", "b"]
-    assert alone.graph.num_items == graph.num_items
     assert torch.equal(alone.test.cut, split.test.cut)
+    # The items of the other domain are gone, and targets and candidates are counted without them.
+    for one in (alone.graph, alone.train):
+        assert one.raw_ids("item") == ["a", "b", "c", "d"]
+        assert one.num_users == graph.num_users
+    assert (alone.val.item.tolist(), alone.test.item.tolist()) == ([2], [3])
+    assert alone.candidates is not None
+    assert alone.candidates.tolist() == [True] * 4
+
+
+def test_the_same_negatives_are_drawn_for_the_domain_alone() -> None:
+    split = leave_one_out_in(simulate_domains(num_users=40, num_items=30)[0], "kitchen")
+    alone, sets = only_domain(split, "kitchen"), {"uniform-9": ("uniform", 9)}
+    ranks = [
+        evaluate(Popularity.from_graph(s.train), s, s.test, sampled=sets).ranks
+        for s in (split, alone)
+    ]
+    assert torch.equal(ranks[0]["full"], ranks[1]["full"])
+    assert torch.equal(ranks[0]["uniform-9"], ranks[1]["uniform-9"])
 
 
 def test_errors(graph: TemporalRecGraph) -> None:
@@ -50,5 +70,7 @@ def test_errors(graph: TemporalRecGraph) -> None:
         leave_one_out_in(graph, "toys")
     with pytest.raises(ValueError, match="'relation' needs to be one of"):
         only_domain(leave_one_out_in(graph, "food"), "toys")
+    with pytest.raises(ValueError, match=r"all targets of the split \(got 'kitchen'\)"):
+        only_domain(leave_one_out_in(graph, "food"), "kitchen")
     with pytest.raises(ValueError, match=r"at least 3 events in 'kitchen'.* has 2"):
         leave_one_out_in(graph.before(6), "kitchen")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tgrec.data.batch import Targets
 from tgrec.data.split import Split, _log, _without
+from tgrec.data.subgraph import keep_nodes
 from tgrec.data.temporal_graph import TemporalRecGraph
 
 
@@ -58,20 +59,28 @@ def leave_one_out_in(graph: TemporalRecGraph, relation: str) -> Split:
 
 
 def only_domain(split: Split, relation: str) -> Split:
-    """The same targets and candidates, with nothing but the events of one domain to see.
+    """The same targets and candidates, with nothing but one domain to see.
 
-    What a recommender of that domain alone would have. Nodes and event ids stay as they are.
+    What a recommender of that domain alone would have: its events, and the items with any, numbered
+    anew in their order. Users and event ids stay as they are.
 
     Raises:
-        ValueError: If there is no such relation.
+        ValueError: If there is no such relation, or a target is not in it.
     """
     names = [t[1] for t in split.graph.interaction_types]
     if relation not in names:
         raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
-    graph, train = (_one_relation(g, relation) for g in (split.graph, split.train))
-    return replace(split, graph=graph, train=train)
-
-
-def _one_relation(graph: TemporalRecGraph, relation: str) -> TemporalRecGraph:
-    out: TemporalRecGraph = graph._with_events({("user", relation, "item"): slice(None)})
-    return out
+    kept = torch.zeros(split.graph.num_items, dtype=torch.bool)
+    kept[split.graph["user", relation, "item"].edge_index[1].cpu()] = True
+    if not bool(kept[torch.cat([split.val.item, split.test.item])].all()):
+        raise ValueError(f"'relation' needs to hold all targets of the split (got {relation!r})")
+    everyone = torch.ones(split.graph.num_users, dtype=torch.bool)
+    keep = {"user": everyone, "item": kept}
+    graph, train = (
+        keep_nodes(g._with_events({("user", relation, "item"): slice(None)}), keep)
+        for g in (split.graph, split.train)
+    )
+    place = kept.long().cumsum(0) - 1
+    val, test = (replace(t, item=place[t.item]) for t in (split.val, split.test))
+    candidates = None if split.candidates is None else split.candidates[kept]
+    return replace(split, graph=graph, train=train, val=val, test=test, candidates=candidates)
