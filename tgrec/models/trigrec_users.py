@@ -196,6 +196,8 @@ class UserEncoders(nn.Module):
         total = rows.new_zeros((), dtype=torch.float32)
         for d, table in enumerate(tables):
             mine = (relation == d).nonzero().view(-1)
+            if mine.numel() == 0:  # a reading of another domain
+                continue
             goal = catalogues.place[d].index_select(0, target[mine])
             total = total + linear_cross_entropy(rows[mine], table, goal)
         return total.view(1), total.new_full((1,), float(rows.size(0)))
