@@ -4,7 +4,8 @@
     python benchmarks/make_tables.py --check    # fail if a table is stale (used in CI)
 
 A row is one model with one choice of settings; its figures are the mean and the standard deviation
-over the seeds. Where a seed was run again, the newest record counts.
+over the seeds. Where a seed was run again, the newest record counts. Where ranks are kept
+(benchmarks/results/ranks), paired tests over users follow.
 """
 
 from __future__ import annotations
@@ -13,18 +14,31 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
 import tyro
+from torch import Tensor
 
+from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
+from tgrec.training.kept_ranks import ranks_path, read_kept_ranks
 from tgrec.training.record import RunRecord, read_records
 from tgrec.training.report import board_title, headline_metrics, sampled_heading, sampled_sets
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path("benchmarks", "results")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 MAIN_BOARD = "ml1m-loo"
 # The order of the protocol; other boards follow by name.
 BOARDS = (MAIN_BOARD, "ml1m-seed", "ml1m-sasrec", "ml1m-time", "ml100k-seed", "trigrec", "weekly")
+# Which rows the others of a board are tested against: the best one of each kind of model.
+BASELINES = {
+    MAIN_BOARD: ("sasrec", "bert4rec"),
+    "trigrec-food": ("*_alone", "*_pooled"),
+    "trigrec-kitchen": ("*_alone", "*_pooled"),
+}
 # What does not make another row: seeds are averaged, a device changes no figure, and the epoch and
 # value that chose the weights are no settings.
 NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch"})
@@ -42,7 +56,7 @@ def main(check: bool = False, root: Path = ROOT) -> None:
     records = load(root)
     pages = {
         root / "README.md": page([r for r in records if r.protocol == MAIN_BOARD], detail=False),
-        root / "benchmarks" / "README.md": page(records, detail=True),
+        root / "benchmarks" / "README.md": page(records, detail=True, results=root / RESULTS),
     }
     stale = []
     for path, body in pages.items():
@@ -61,12 +75,18 @@ def main(check: bool = False, root: Path = ROOT) -> None:
 
 def load(root: Path) -> list[RunRecord]:
     """All records below `root`, by file name and line."""
-    files = sorted((root / "benchmarks" / "results").glob("*.jsonl"))
+    files = sorted((root / RESULTS).glob("*.jsonl"))
     return [record for file in files for record in read_records(file)]
 
 
-def page(records: Sequence[RunRecord], detail: bool) -> str:
-    """All tables of a page; boards, tracks and data sets never share one."""
+def page(records: Sequence[RunRecord], detail: bool, results: Path | None = None) -> str:
+    """All tables of a page; boards, tracks and data sets never share one.
+
+    Args:
+        records: of all boards.
+        detail: whether to say which code and which command made each row.
+        results: folder whose kept ranks are tested; None leaves tests out.
+    """
     if not records:
         return "No results are recorded yet."
     order = {name: place for place, name in enumerate(BOARDS)}
@@ -74,10 +94,10 @@ def page(records: Sequence[RunRecord], detail: bool) -> str:
     for record in records:
         place = (order.get(record.protocol, len(order)), board_title(record))
         boards.setdefault(place, []).append(record)
-    return "\n\n".join(board_table(boards[place], detail) for place in sorted(boards))
+    return "\n\n".join(board_table(boards[place], detail, results) for place in sorted(boards))
 
 
-def board_table(records: Row, detail: bool) -> str:
+def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     """The Markdown table of one board, best NDCG@10 first, with what its figures mean."""
     rows = group_seeds(records)
     metrics, sampled = headline_metrics(records), sampled_sets(records)
@@ -98,10 +118,93 @@ def board_table(records: Row, detail: bool) -> str:
     if sampled:
         notes += "; the columns to the right: NDCG@10 among drawn negatives, never the headline"
     block = [f"{title} ({checksums})", "\n".join(lines), notes + "."]
+    block += test_table(rows, names, results) if results is not None else []
     if detail:
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]
         block.append("\n".join(commands))
     return "\n\n".join(block)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A row whose ranks are kept: NDCG@10 of each user, the mean over the seeds."""
+
+    name: str
+    row: Row
+    user: Tensor
+    values: Tensor
+
+
+def test_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list[str]:
+    """Intervals and paired tests over users, as blocks of Markdown; none where no ranks are kept.
+
+    The users are resampled, each with the mean of its figures over the seeds of the row.
+    """
+    read = [per_user(name, row, results) for name, row in zip(names, rows, strict=True)]
+    tested = [one for one in read if one is not None]
+    if not tested:
+        return []
+    bases, notes = [], []
+    for pattern in BASELINES.get(rows[0][0].protocol, ()):
+        # The best of all rows, not of those with ranks: a test against a weaker one is no test.
+        kind = [i for i, row in enumerate(rows) if fnmatchcase(row[0].model, pattern)]
+        base = read[kind[0]] if kind else None
+        if base is not None:
+            bases.append(base)
+        elif kind:
+            notes.append(f"No test against {names[kind[0]]}, whose ranks are not kept.")
+    lines = [_line(["model", "seeds", "NDCG@10", "95 % interval", *(f"- {b.name}" for b in bases)])]
+    lines.append(_line([":--"] + ["--:"] * (3 + len(bases))))
+    for one in tested:
+        low, high = bootstrap_interval(one.values)
+        cells = [one.name, f"n={len(one.row)}", f"{float(one.values.mean()):.4f}"]
+        cells += [f"[{low:.4f}, {high:.4f}]", *(paired_cell(one, base) for base in bases)]
+        lines.append(_line(cells))
+    untested = [name for name, one in zip(names, read, strict=True) if one is None]
+    notes += [f"Ranks not kept: {', '.join(untested)}."] if untested else []
+    about = (
+        "Over users: NDCG@10 of each user, mean over the seeds; the spread over seeds stands above."
+    )
+    if bases:
+        about += (
+            " Behind each minus a baseline, the best of its kind: difference, relative, 95 % "
+            "interval and two-sided p of a paired bootstrap, not corrected for the number of tests."
+        )
+    return [about, "\n".join(lines), *([" ".join(notes)] if notes else [])]
+
+
+def per_user(name: str, row: Row, results: Path) -> Tested | None:
+    """A row with its ranks, or None unless those of all its seeds are kept."""
+    if not all(ranks_path(results, record).is_file() for record in row):
+        return None
+    kept = [read_kept_ranks(results, record) for record in row]
+    for record, ranks in zip(row, kept, strict=True):
+        _check_same_users(f"{name}, seed {record.seed},", record, ranks.user, row[0], kept[0].user)
+    values = torch.stack([ndcg(ranks.rank, 10) for ranks in kept]).mean(0)
+    return Tested(name, row, kept[0].user, values)
+
+
+def paired_cell(one: Tested, base: Tested) -> str:
+    """The outcome of a paired test."""
+    if one is base:
+        return "-"
+    _check_same_users(one.name, one.row[0], one.user, base.row[0], base.user)
+    test = paired_bootstrap(one.values, base.values, users=(one.user, base.user))
+    relative = "" if test.relative is None else f" ({100 * test.relative:+.1f} %)"
+    interval = f"[{test.low:+.4f}, {test.high:+.4f}]"
+    return f"{test.difference:+.4f}{relative} {interval}, p {test.p_value:.4f}"
+
+
+def _check_same_users(
+    name: str, record: RunRecord, user: Tensor, other: RunRecord, others: Tensor
+) -> None:
+    """Ids of users say nothing across data sets; equal numbers of users prove nothing."""
+    if record.checksum != other.checksum or not torch.equal(user, others):
+        raise ValueError(
+            f"{record.protocol}: {name} and {other.model}, seed {other.seed}, ranked other users "
+            f"({user.numel()} of {record.checksum}, {others.numel()} of {other.checksum}); they "
+            "cannot be compared"
+        )
 
 
 def group_seeds(records: Row) -> list[Row]:

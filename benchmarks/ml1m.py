@@ -33,13 +33,13 @@ from tgrec.training import (
     RankedRun,
     Task,
     TrainSettings,
-    append_record,
     audited_splits,
     evaluate,
     fit,
     latest_folder,
     new_folder,
     permute_ties,
+    record_run,
     run,
 )
 
@@ -64,7 +64,7 @@ class Options:
     out: Path = Path("runs")
     """Every run leaves a folder here."""
     record: Path | None = None
-    """Append the result to this file of records (benchmarks/results/*.jsonl)."""
+    """Append the result to this file of records, and keep its ranks in ranks/ beside it."""
     seed: int = 0
     """Of the weights, the order of batches, the masks and the dropout."""
     device: str = "cpu"
@@ -185,6 +185,7 @@ class Planned:
     model: RecModel
     settings: TrainSettings
     folder: Path | None  # of the run to resume
+    variant: str = ""  # label of the record
 
 
 def run_all(options: Options) -> list[RankedRun]:
@@ -249,10 +250,12 @@ def run_one(options: Options, task: Task, one: Planned) -> tuple[RankedRun | Non
     say(f"{one.name}: {parameters:,} parameters, {events:,} training events, run folder {folder}")
     ranked = run(one.name, model, task, settings, folder, resume=options.resume,
                  train=not options.eval_only, extra={"options": _plain(options)})  # fmt: skip
+    labelled = dataclasses.replace(ranked.record, variant=one.variant)
+    ranked = dataclasses.replace(ranked, record=labelled)
     if options.tie_audit:
         audit_ties(one.name, model, task, settings, folder)
     if options.record is not None and not ranked.interrupted:
-        append_record(options.record, ranked.record)
+        record_run(options.record, ranked)
     return ranked, ranked.interrupted
 
 

@@ -14,8 +14,11 @@ RANK = int(os.environ.get("RANK", "0"))  # of this process under torchrun
 console = Console(quiet=RANK > 0)
 
 
-def end_with_summary(work: Callable[[], Sequence[RankedRun]]) -> None:
-    """Works, prints the table, and exits with 1 or 2 and one line where something is wrong."""
+def end_with_summary(
+    work: Callable[[], Sequence[RankedRun]],
+    show: Callable[[Sequence[RankedRun]], None] = print_summary,
+) -> None:
+    """Works, shows the runs, and exits with 1 or 2 and one line where something is wrong."""
     try:
         runs = work()
     except KeyboardInterrupt:
@@ -25,7 +28,7 @@ def end_with_summary(work: Callable[[], Sequence[RankedRun]]) -> None:
         complain(f"error: {error}")
         sys.exit(2 if isinstance(error, ValueError | TypeError) else 1)
     if runs:
-        print_summary(runs)
+        show(runs)
 
 
 def complain(text: str) -> None:

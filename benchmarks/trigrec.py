@@ -37,11 +37,11 @@ from tgrec.training import (
     RankedRun,
     Task,
     TrainSettings,
-    append_record,
     fit,
     latest_folder,
     new_folder,
     read_user_vectors,
+    record_run,
     run,
     user_table,
     write_user_vectors,
@@ -81,7 +81,7 @@ class Options:
     out: Path = Path("runs")
     """Every run leaves a folder here."""
     record: Path | None = None
-    """Append results to this file of records (benchmarks/results/*.jsonl)."""
+    """Append results to this file of records, and keep their ranks in ranks/ beside it."""
     joint: bool = False
     """Train both stages at once (recommend, all)."""
     without: tuple[Part, ...] = ()
@@ -369,7 +369,7 @@ def run_baseline(plan: Plan, name: str) -> list[RankedRun]:
 def finish(plan: Plan, ranked: RankedRun) -> None:
     """Appends the record, if that was asked for and the run was not interrupted."""
     if plan.options.record is not None and not ranked.interrupted:
-        append_record(plan.options.record, ranked.record)
+        record_run(plan.options.record, ranked)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,18 +11,12 @@ import torch
 from tgrec.metrics import summarize
 from tgrec.training.record import RunRecord, append_record
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "make_tables.py"
 BLOCK = "<!-- results:begin -->\nold\n<!-- results:end -->"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_tables", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(ml1m: ModuleType) -> ModuleType:
+    return importlib.import_module("make_tables")  # beside ml1m, whose folder is on the path
 
 
 @pytest.fixture

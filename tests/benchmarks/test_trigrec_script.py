@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tgrec.datasets import BOARDS, simulate_domains
-from tgrec.training import read_records
+from tgrec.training import read_kept_ranks, read_records
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = "--override d_model=8,d_ff=8,max_len=12,batch_size=16,num_epochs=1,eval_every=1"
@@ -122,6 +122,7 @@ def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     (measured,) = read_records(record)
     assert (measured.model, measured.protocol) == ("trigrec", "simulated-kitchen")
     assert list(measured.metrics) == ["full", "uniform-999"]
+    assert len(read_kept_ranks(tmp_path, measured).rank) > 0
     # Stage 2 on the vectors of the files says what they hold.
     path = folder / "spe_emb_ep1_A.npy"
     code, printed = call(f"recommend --target kitchen {TINY},spe_emb_path={path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from tgrec.cli.ask import read_profile
 from tgrec.cli.flags import SEED_SETTINGS, given, model_flags, options_class, spell_out
 from tgrec.cli.main import COMMANDS, main
-from tgrec.cli.train import TrainOptions
-from tgrec.data import TemporalRecGraph
-from tgrec.datasets import data_card, load_graph
-from tgrec.models import MODELS
+from tgrec.cli.train import TrainOptions, _sentences
+from tgrec.data import RecBatch, TemporalRecGraph
+from tgrec.datasets import data_card, load_graph, save_graph, simulate_movielens
+from tgrec.models import MODELS, SASRec
 from tgrec.recommend import Recommender
 from tgrec.training import TrainSettings
 
@@ -153,30 +156,98 @@ def test_the_seeds_settings_of_the_enhanced_model() -> None:
 def test_every_model_has_its_flags(name: str) -> None:
     flags = model_flags(name, MODELS[name])
     options_class(TrainOptions, flags, "title")
-    undocumented = {flag.name for flag in flags if flag.help == f"See {MODELS[name].__name__}."}
-    assert undocumented <= {"typed_weight"}  # explained in the text of its class
+    assert not [flag.name for flag in flags if flag.help == f"See {MODELS[name].__name__}."]
     assert "num_items" not in {flag.name for flag in flags}
 
 
-def test_wandb_gets_the_history(
+def test_wandb_hears_of_every_epoch_as_it_ends(
     tgrec: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train", home, "--model", "sasrec", *TINY, "--out", tmp_path / "r", "--use_wandb"]
+    words = ["train", home, "--model", "sasrec", *TINY, "--epochs", "2", "--out", tmp_path / "r",
+             "--use_wandb"]  # fmt: skip
     assert "python -m pip install wandb" in tgrec(*words)[2]
     (tmp_path / "wandb.py").write_text(
+        "import pathlib\n"
+        f"out = pathlib.Path({str(tmp_path / 'r')!r})\n"
         "class Session:\n"
-        "    summary = {}\n"
-        "    def log(self, entry, step): print('LOGGED', step, sorted(entry))\n"
-        "    def finish(self): print('DONE', self.summary['epochs'])\n"
+        "    summary, config = {}, {}\n"
+        "    def log(self, entry, step):\n"
+        "        epochs = len((out / 'history.jsonl').read_text().splitlines())\n"
+        "        done = (out / 'recommender.json').exists()\n"
+        "        print('LOGGED', step, epochs, done, entry['val/NDCG@10'] >= 0, sorted(entry)[0])\n"
+        "    def finish(self): print('DONE', self.summary['epochs'], self.config['max_len'])\n"
         "def init(project, config): print('CONFIG', config['d_model']); return Session()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     status, out, _ = tgrec(*words)
     monkeypatch.delitem(sys.modules, "wandb")
     assert status == 0
-    assert "CONFIG 8\nLOGGED 1" in out
-    assert "'loss'" in out
-    assert "DONE 1" in out
+    said = [line for line in out.splitlines() if line.split()[0] in ("CONFIG", "LOGGED", "DONE")]
+    assert said == ["CONFIG 8", "LOGGED 1 1 False True loss", "LOGGED 2 2 False True loss",
+                    "DONE 2 6"]  # fmt: skip
+
+
+def history_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_an_interrupted_training_goes_on_bit_equal(
+    tgrec: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", home, "--model", "sasrec", *TINY, "--epochs", "3", "--batch_size", "2",
+             "--json", "--out"]  # fmt: skip
+    assert tgrec(*words, tmp_path / "whole")[0] == 0
+    steps, terms = iter(range(1, 100)), SASRec.loss_terms
+
+    def interrupting(self: SASRec, batch: RecBatch) -> Any:
+        if next(steps) == 6:  # in the second epoch of four steps
+            signal.raise_signal(signal.SIGINT)
+        return terms(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SASRec, "loss_terms", interrupting)
+        status, out, _ = tgrec(*words, tmp_path / "parts")
+    assert status == 130
+    assert (json.loads(out)["stopped"], json.loads(out)["epochs"]) == ("interrupted", 1)
+    assert "--resume goes on" in _sentences(json.loads(out))
+    Recommender.load(tmp_path / "parts")  # already one to ask
+    status, _, err = tgrec(*words, tmp_path / "parts", "--resume", "--lr", "0.5")
+    assert status == 2
+    assert "lr: 0.001 -> 0.5" in err
+    status, out, _ = tgrec(*words, tmp_path / "parts", "--resume")
+    assert (status, json.loads(out)["epochs"]) == (0, 3)
+    weights = [(tmp_path / f / "model" / "model.safetensors") for f in ("whole", "parts")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    epochs = [history_of(tmp_path / f) for f in ("whole", "parts")]
+    assert [e["loss"] for e in epochs[0]] == [e["loss"] for e in epochs[1]]
+    # Nothing is left to resume, and it is said.
+    status, _, err = tgrec(*words, tmp_path / "parts", "--resume")
+    assert status == 1
+    assert "start the run without --resume" in err
+
+
+def test_a_teacher_is_learned_from_and_not_saved(
+    tgrec: Run, home: Path, saved: Path, tmp_path: Path
+) -> None:
+    words = ["train", home, "--model", "gru4rec", "--d_model", "4", "--epochs", "1", "--out"]
+    status, _, err = tgrec(*words, tmp_path / "a", "--distill-weight", "0.5")
+    assert status == 2
+    assert "'distill_weight' is of no use without 'teacher'" in err
+    status, _, err = tgrec(*words, tmp_path / "a", "--teacher", saved, "--distill-weight", "0.25")
+    assert status == 0, err
+    assert tgrec(*words, tmp_path / "b")[0] == 0
+    taught, alone = (history_of(tmp_path / f) for f in "ab")
+    assert len(taught[0]["losses"]) == 2  # that of the labels, and the teacher's
+    assert "losses" not in alone[0]
+    rec = Recommender.load(tmp_path / "a")
+    assert rec.name == "gru4rec"
+    names = [set(load_file(tmp_path / f / "model" / "model.safetensors")) for f in "ab"]
+    assert names[0] == names[1]
+    about = json.loads((tmp_path / "a" / "train.json").read_text())
+    assert about["training"] == {"epochs": 1, "teacher": "film", "distill_weight": 0.25}
+    status, _, err = tgrec("train", "other.csv", *words[2:], tmp_path / "c", "--teacher", saved)
+    assert status == 2
+    assert "'teacher' knows other items" in err
 
 
 # ---- asking ------------------------------------------------------------------------------------
@@ -209,6 +280,31 @@ def test_titles_histories_and_moments(tgrec: Run, saved: Path) -> None:
                       "--k", "3", "--json")  # fmt: skip
     wanted = rec.recommend(2, 3, filter_seen=False, at=978300300)
     assert json.loads(out) == wanted.astype(object).to_dict("records")
+
+
+def test_somebody_new_is_described(tgrec: Run, home: Path, tmp_path: Path) -> None:
+    graph, _ = simulate_movielens(num_users=30, num_items=24, mean_events=6)
+    save_graph(graph, home / "new.tgrec")
+    words = ["train", "new.tgrec", "--model", "enhanced_bert4rec", *TINY, "--n_heads", "1"]
+    assert tgrec(*words, "--out", tmp_path / "r")[0] == 0
+    rec, ask = Recommender.load(tmp_path / "r"), ["recommend", tmp_path / "r", "--k", "3"]
+    told: dict[str, Any] = {"gender": "F", "age": 25, "occupation": 4}
+    for more, history in ([], None), (["--history", "3"], [3]):
+        _, out, _ = tgrec(*ask, "--profile", "gender=F, age=25,occupation=4", *more, "--json")
+        wanted = rec.recommend(profile=told, history=history, top_k=3)
+        assert json.loads(out) == wanted.astype(object).to_dict("records")
+    for text, message in {
+        "gender=X": "'gender' needs to be one of ['F', 'M'] (got 'X')",
+        "gender=2": "'gender' needs to be one of ['F', 'M'], or its place there, from 0 (got 2",
+        "occupation=chef": "'occupation' needs to be one of ['other'",
+        "sex=F": "the data say no 'sex' of users, but ['age', 'gender', 'occupation'",
+        "gender=F,gender=M": "like gender=F,age=25",
+    }.items():
+        status, _, err = tgrec(*ask, "--profile", text)
+        assert status == 2
+        assert message in err
+    assert read_profile("a=1,b=1", {"a": ("1", "2")}) == {"a": "1", "b": 1.0}
+    assert "for somebody new" in tgrec(*ask, "--user_id", "3", "--profile", "gender=F")[2]
 
 
 def test_a_list_too_short_says_why(tgrec: Run, saved: Path) -> None:
@@ -285,7 +381,9 @@ def test_tables_name_model_and_seed(tgrec: Run, saved: Path) -> None:
         ("data card simulated --user who", 2, "--user is for tables; simulated is none"),
         ("data import . --out films.csv", 2, "--out needs to end in .tgrec"),
         ("recommend film --user_id 77", 2, "there is no user 77"),
-        ("recommend film", 2, "--user_id or --history is needed"),
+        ("recommend film", 2, "--user_id, --history or --profile is needed"),
+        ("recommend film --profile gender", 2, "like gender=F,age=25 (got 'gender')"),
+        ("recommend film --profile gender=F", 2, "'profile': SASRec reads no features"),
         ("recommend --user_id 1", 2, "one of FOLDER and --model_path is needed"),
         ("recommend nowhere --user_id 1", 1, "there is no recommender in 'nowhere'"),
         ("similar film --item_id 4", 2, "there is no item '4'"),

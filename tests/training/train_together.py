@@ -16,7 +16,7 @@ from tgrec.data import leave_one_out
 from tgrec.datasets import BOARDS, simulate_movielens
 from tgrec.models import MODELS
 from tgrec.testing import cycle_graph
-from tgrec.training import fit
+from tgrec.training import Teacher, fit
 
 SMALL: dict[str, Any] = {
     "d_model": 16, "n_heads": 2, "n_blocks": 1, "d_ff": 32, "max_len": 8, "dropout": 0.0,
@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert4rec": ("bert4rec", {"batch_size": 15}),
     "tgt_bert4rec": ("tgt_bert4rec", {"batch_size": 16, "weight_decay": 0.1}),
     "accumulated": ("tgt_bert4rec", {"batch_size": 7, "accumulate": 2}),
+    "taught": ("sasrec", {"batch_size": 16}),
     "parts": ("tgt_bert4rec", {"batch_size": 16, "events_at_once": 40}),
 }
 
@@ -39,6 +40,10 @@ def train(case: str, folder: Path, **overrides: Any) -> dict[str, Any]:
     split = leave_one_out(cycle_graph())
     torch.manual_seed(rank)
     model = MODELS[name].from_graph(split.train, **SMALL)
+    if case == "taught":
+        torch.manual_seed(7)  # the same teacher in all processes
+        teacher = MODELS["bert4rec"].from_graph(split.train, **SMALL)
+        settings = {**settings, "teacher": Teacher(teacher)}
     wanted = {"epochs": 3, "lr": 1e-2, "precision": "fp32", "show": False, **settings, **overrides}
     result = fit(model, split, folder=folder / case, **wanted)
     losses = [entry.get("losses", [entry["loss"]]) for entry in result.history]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from rich.text import Text
 from tgrec.datasets import item_table
 from tgrec.recommend import Recommender
 from tgrec.recommend.folder import ABOUT
-from tgrec.recommend.names import Names
+from tgrec.recommend.names import Names, words_of_codes
 
 Folder = tyro.conf.Positional[Path]
 Json = Annotated[bool, tyro.conf.arg(name="json")]
@@ -29,6 +31,7 @@ def recommend(
     user_id: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--user"])] = (),
     k: TopK = 10,
     history: tuple[str, ...] | None = None,
+    profile: str | None = None,
     at: str | None = None,
     seen: bool = False,
     model_path: Path | None = None,
@@ -43,6 +46,8 @@ def recommend(
         k: How many items.
         history: Items, oldest first, instead of stored events: ids or titles, none for somebody
             who has no past.
+        profile: What is known of somebody new, in words or in the numbers of the data, for models
+            that read it: gender=F,age=25,occupation=4. With or without a history.
         at: As of this moment, Unix seconds or a date such as 2003-02-01; later events are not
             looked at.
         seen: Also offer what the user has met before.
@@ -53,13 +58,14 @@ def recommend(
     where = _folder(folder, model_path)
     rec = Recommender.load(where)
     users = [as_id(rec.served.users, word) for word in user_id]
-    if not users and history is None:
-        raise ValueError("--user_id or --history is needed")
+    if not users and history is None and profile is None:
+        raise ValueError("--user_id, --history or --profile is needed")
     if len(users) > 1 and history is not None:
         raise ValueError(f"--history belongs to one user (got {len(users)})")
+    features = None if profile is None else read_profile(profile, words_of_codes(rec.graph))
     past = None if history is None else [as_id(rec.served.items, word) for word in history]
     one_or_all: Any = users if len(users) > 1 else users[0] if users else None
-    found = rec.recommend(one_or_all, k, not seen, _moment(at), history=past)
+    found = rec.recommend(one_or_all, k, not seen, _moment(at), history=past, profile=features)
     show_table(_with_titles(found, metadata_path, where), as_json)
     return 0
 
@@ -136,6 +142,22 @@ def as_id(names: Names, word: str) -> Any:
         ids = [names.id(row) for row in found]
         raise ValueError(f"several items are called {word!r}: {ids[:5]}; give the id")
     return names.id(found[0]) if found else word  # the recommender says what is near
+
+
+def read_profile(text: str, words: Mapping[str, Sequence[str]]) -> dict[str, str | float]:
+    """The features in ``gender=F,age=25``; numbers as numbers, unless they are ``words`` there.
+
+    Raises:
+        ValueError: If it is written otherwise, or names a feature twice.
+    """
+    out: dict[str, str | float] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not (name and equals and value) or name in out:
+            raise ValueError(f"--profile needs to be like gender=F,age=25 (got {text!r})")
+        number = re.fullmatch(r"-?\d+(\.\d+)?", value) and value not in words.get(name, ())
+        out[name] = float(value) if number else value
+    return out
 
 
 def show_table(frame: pd.DataFrame, as_json: bool) -> None:

@@ -6,8 +6,9 @@ import dataclasses
 import importlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +27,11 @@ from tgrec.cli.measure import figures, measured, save
 from tgrec.recommend import Recommender
 from tgrec.recommend.fitting import SplitName
 from tgrec.training import FitResult, print_summary
+from tgrec.training.checkpoint import CHECKPOINT
+from tgrec.training.trackers import scalars
 
 DEFAULT = "tgt_bert4rec"
+DISTILLED = ("teacher", "distill_weight", "distill_temperature")
 
 
 @dataclass
@@ -42,8 +46,16 @@ class TrainOptions(Source):
     """What is held out to choose the weights and for 'tgrec eval'."""
     init_from: Path | None = None
     """Folder of a recommender to start from; items are matched by id."""
+    teacher: Path | None = None
+    """Folder of a recommender to learn from, fitted on the same data; only the new one is saved."""
+    distill_weight: float | None = None
+    """Share of the teacher in the loss, in (0, 1]; 0.5 if left out."""
+    distill_temperature: float | None = None
+    """What the scores of teacher and model are divided by; 2 if left out."""
+    resume: bool | None = None
+    """Go on with the training that was interrupted in --out; say all else as before."""
     use_wandb: bool | None = None
-    """Send the history of training to Weights & Biases, which needs to be installed."""
+    """Report every epoch to Weights & Biases, which needs to be installed, while training runs."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON."""
 
@@ -55,7 +67,8 @@ def train(words: Sequence[str]) -> int:
         words: What stands behind ``tgrec train``.
 
     Returns:
-        0, or 130 if training was interrupted; the best weights so far are then saved.
+        0, or 130 if training was interrupted; the best weights so far are then saved, and a
+        checkpoint that ``--resume`` goes on from.
     """
     name, cls = find_model(_value_of(words, "--model", "-m") or DEFAULT)
     of_model, of_training = model_flags(name, cls), training_flags(name)
@@ -69,12 +82,23 @@ def train(words: Sequence[str]) -> int:
     graph = load_data(chosen.data, chosen)
     out = chosen.out or Path("runs") / f"{name}-{Path(chosen.data).resolve().name.split('.')[0]}"
     training = given(chosen, of_training, name)
-    rec.fit(graph, split=chosen.split, init_from=chosen.init_from, **training)
+    distilled = {n: getattr(chosen, n) for n in DISTILLED if getattr(chosen, n) is not None}
+    # Of the teacher's folder the name: records are published, without the folders of a machine.
+    asked = training | {n: v.name if isinstance(v, Path) else v for n, v in distilled.items()}
+    # Opened by the first epoch, so that what is refused before leaves nothing behind.
+    session = cache(partial(_wandb_session, rec, asked)) if chosen.use_wandb else None
+    rec.fit(
+        graph, split=chosen.split, init_from=chosen.init_from, folder=out,
+        resume=chosen.resume is True, tracker=session and partial(_send, session), **distilled,
+        **training,
+    )  # fmt: skip
     result = rec.result
     assert result is not None
-    save(rec, out, training)
-    if chosen.use_wandb:
-        _send_to_wandb(rec, result)
+    save(rec, out, asked)
+    if result.stopped != "interrupted":
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    if session is not None:
+        _finish(session(), rec, result)
     told = {
         "model": name,
         "folder": str(out),
@@ -124,17 +148,25 @@ def _sentences(told: dict[str, Any]) -> str:
     best = "" if value is None else f", best validation {value:.4f} in epoch {told['best_epoch']}"
     trained = f"{told['epochs']} epochs in {told['seconds']} s{best} ({told['stopped']})"
     size = f"{told['parameters']:,} parameters"
+    go_on = "the same line with --resume goes on; " if told["stopped"] == "interrupted" else ""
     return (f"{told['model']}: {size}, {trained}; saved in {out}\n"
-            f"next: tgrec eval {out}; tgrec recommend {out} --user_id ID")  # fmt: skip
+            f"next: {go_on}tgrec eval {out}; tgrec recommend {out} --user_id ID")  # fmt: skip
 
 
-def _send_to_wandb(rec: Recommender, result: FitResult) -> None:
-    """Every epoch of the history as a step."""
-    session = importlib.import_module("wandb").init(
-        project="tgrec", config={"model": rec.name, **rec.model.config}
-    )
-    for entry in result.history:
-        session.log(entry, step=entry["epoch"])
+def _wandb_session(rec: Recommender, training: dict[str, Any]) -> Any:
+    """A run of Weights & Biases; what the settings come to is known once there is a model."""
+    config = {"model": rec.name, **rec.settings, **training}
+    return importlib.import_module("wandb").init(project="tgrec", config=config)
+
+
+def _send(session: Callable[[], Any], entry: Mapping[str, Any]) -> None:
+    """One epoch as a step, while training runs."""
+    session().log(scalars(entry), step=entry["epoch"])
+
+
+def _finish(session: Any, rec: Recommender, result: FitResult) -> None:
+    """Its last values."""
+    session.config.update(rec.model.config)
     told = dataclasses.asdict(result)
     session.summary.update({k: v for k, v in told.items() if k != "history"})
     session.finish()

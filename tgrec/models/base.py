@@ -63,6 +63,13 @@ class RecModel(nn.Module):
         """``[B, N]`` float32 scores of all items, larger is better."""
         return inner_products(self.encode_user(batch), self.encode_item())
 
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """:meth:`score` of a training batch as if its targets had not been counted.
+
+        The same as :meth:`score` for models that hold no counts of the training events.
+        """
+        return self.score(batch)
+
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """The parts of the loss, each as a sum and the number of terms in it.
 

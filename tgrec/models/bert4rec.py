@@ -89,7 +89,7 @@ class BERT4Rec(RecModel):
         dropout: In [0, 1).
         mask_prob: Share of positions masked.
         last_prob: Share of training sequences in which only the last position is masked.
-        positions: ``learned`` or ``sinusoidal``.
+        positions: ``learned``, ``sinusoidal`` or ``relative``.
     """
 
     def __init__(
@@ -186,6 +186,7 @@ class BERTBranch(nn.Module):
             positions=positions,
         )
         self.project = nn.Linear(d_model, d_model)
+        nn.init.eye_(self.project.weight)  # as the values of the encoder, and for the same reason
         self.norm = nn.LayerNorm(d_model)
 
     def forward(

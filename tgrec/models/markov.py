@@ -108,7 +108,14 @@ class GapMarkov(SkipMarkov):
 
     .. math:: s = m\, s^{\text{typed}} + (1 - m)\, s^{\text{untyped}}
 
-    with ``m = typed_weight`` 0.7 on T2 and 0.3 on T1 unless given.
+    Args:
+        num_items: N.
+        num_edges: E of the untyped and of the typed tables; filled by :meth:`from_graph`.
+        max_lag: Largest step counted.
+        lag_decay: Weight of one more step.
+        last: How many of the latest events are read.
+        age_decay: Weight of one more event back.
+        typed_weight: m, in [0, 1]; 0.7 on T2 and 0.3 on T1 if left out.
     """
 
     MASS = "weights"

@@ -256,6 +256,12 @@ class TGTBERT4Rec(RecModel):
             scores if self.graph is None else scores + self._graph_logits(self.graph.score(batch))
         )
 
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """See :meth:`RecModel.score_left_out`."""
+        if self.graph is None:
+            return self.score(batch)
+        return super().score(batch) + self._graph_logits(self.graph.score_left_out(batch))
+
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropies of the fused scores, of the BERT branch and of the TGT branch."""
         history, item = batch.history, batch.item

@@ -328,6 +328,13 @@ class TriGRec(RecModel):
             scores = scores + self._count_logits(number, counts.score(read))
         return scores
 
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """See :meth:`RecModel.score_left_out`."""
+        scores = super().score(batch)
+        for number, (counts, read) in enumerate(self._counted(batch)):
+            scores = scores + self._count_logits(number, counts.score_left_out(read))
+        return scores
+
     def _counted(self, batch: RecBatch) -> list[tuple[SkipMarkov, RecBatch]]:
         """The counts with what each reads: the events of its domain, and all of them."""
         assert batch.history is not None

@@ -26,6 +26,7 @@ def padded_attention(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
     *,
     causal: bool = False,
     dropout_p: float = 0.0,
@@ -33,7 +34,8 @@ def padded_attention(
     """Scaled dot-product attention (Vaswani et al., arXiv 1706.03762) over padded rows.
 
     Padding gets weight exactly zero, whatever finite values it holds; a query with nothing to
-    attend to gives zeros and finite gradients. On CUDA it is `F.scaled_dot_product_attention`;
+    attend to gives zeros and finite gradients. On CUDA, without a bias, it is
+    `F.scaled_dot_product_attention`;
     on the CPU a form of its own, because the backward pass of the former is several times slower
     there at the lengths of histories.
 
@@ -42,6 +44,7 @@ def padded_attention(
         k: Keys, [B, H, L, d].
         v: Values, [B, H, L, d].
         mask: True at real events, bool [B, L]; None if there is no padding.
+        position_bias: What is added to the scores, [H, M, L], shared by the batch, or None.
         causal: Whether event `i` sees only events ``j <= i``.
         dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
 
@@ -56,9 +59,10 @@ def padded_attention(
         raise ValueError(
             f"mask must be bool [{k.size(0)}, {k.size(2)}], got {mask.dtype} {list(mask.shape)}"
         )
-    if q.is_cuda:
+    _check_bias(position_bias, q, k)
+    if q.is_cuda and position_bias is None:
         return _sdpa(q, k, v, mask, causal, dropout_p)
-    return _apply(q, k, v, _Options(mask, causal, None, dropout_p), None, None)
+    return _apply(q, k, v, _Options(mask, causal, None, dropout_p), None, position_bias)
 
 
 def pair_attention(
@@ -103,10 +107,7 @@ def pair_attention(
         )
     if table.dim() != 2 or table.size(0) != heads or not 1 <= table.size(1) <= 255:
         raise ValueError(f"table must be [{heads}, 1 to 255], got {list(table.shape)}")
-    if position_bias is not None and position_bias.shape != (heads, queries, length):
-        raise ValueError(
-            f"position_bias must be [{heads}, {queries}, {length}], got {list(position_bias.shape)}"
-        )
+    _check_bias(position_bias, q, k)
     return _apply(q, k, v, _Options(None, causal, pairs, dropout_p), table, position_bias)
 
 
@@ -126,6 +127,12 @@ def _check(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
         )
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
+
+
+def _check_bias(position_bias: Tensor | None, q: Tensor, k: Tensor) -> None:
+    shape = [q.size(1), q.size(2), k.size(2)]
+    if position_bias is not None and list(position_bias.shape) != shape:
+        raise ValueError(f"position_bias must be {shape}, got {list(position_bias.shape)}")
 
 
 def _sdpa(

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from tgrec.nn import dropout as random_bytes
 from tgrec.nn.attention import padded_attention, pair_attention
 
-Positions = Literal["learned", "sinusoidal"]
+Positions = Literal["learned", "sinusoidal", "relative"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -38,17 +38,21 @@ class RightAlignedPositions(nn.Module):
     Args:
         length: Longest history.
         channels: D.
-        kind: ``learned``, or ``sinusoidal`` (Vaswani et al., arXiv 1706.03762).
+        kind: ``learned``, ``sinusoidal`` (Vaswani et al., arXiv 1706.03762), or ``relative``: all
+            zeros, where attention knows the distances (:class:`DistanceBias`).
     """
 
     def __init__(self, length: int, channels: int, kind: Positions = "learned") -> None:
         super().__init__()
         if kind == "learned":
             self.table: Tensor = nn.Parameter(torch.empty(length, channels).normal_(std=0.02))
-        elif kind == "sinusoidal":
-            self.register_buffer("table", sinusoids(length, channels), persistent=False)
+        elif kind in ("sinusoidal", "relative"):
+            table = sinusoids(length, channels) * (kind == "sinusoidal")
+            self.register_buffer("table", table, persistent=False)
         else:
-            raise ValueError(f"'positions' needs to be 'learned' or 'sinusoidal' (got {kind!r})")
+            raise ValueError(
+                f"'positions' needs to be 'learned', 'sinusoidal' or 'relative' (got {kind!r})"
+            )
 
     def forward(self, length: int) -> Tensor:
         """``[length, D]``, the newest position last."""
@@ -60,6 +64,33 @@ def sinusoids(length: int, channels: int) -> Tensor:
     rate = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))
     angle = torch.arange(length).unsqueeze(1) * rate
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :channels].contiguous()
+
+
+class DistanceBias(nn.Module):
+    r"""A learned bias of attention per head and signed distance in events (Shaw et al., 2018).
+
+    Heads start by looking at near events (the slopes of ALiBi, Press et al., arXiv 2108.12409),
+    those of an even number at what is before, the others at what is behind, where they may. A
+    mask token then reads its neighbours from the first step on, which encoders with vectors of
+    positions have to learn first, and take many epochs for.
+
+    Args:
+        length: Longest sequence, L.
+        n_heads: H.
+    """
+
+    def __init__(self, length: int, n_heads: int) -> None:
+        super().__init__()
+        distance = torch.arange(1 - length, length)  # of the key, seen from the query
+        side = torch.tensor([-1, 1]).repeat(n_heads)[:n_heads].unsqueeze(1)
+        bias = -0.5 * distance.abs() - 2.0 * (distance.sign() == -side)
+        self.bias = nn.Parameter(bias.clamp(min=-8.0))
+
+    def forward(self, queries: int, length: int) -> Tensor:
+        """``[H, queries, length]``, for the last ``queries`` of ``length`` positions."""
+        place = torch.arange(length, device=self.bias.device)
+        index = place - place[length - queries :].unsqueeze(1) + self.bias.size(1) // 2
+        return self.bias[:, index]
 
 
 class Block(nn.Module):
@@ -99,6 +130,13 @@ class Block(nn.Module):
         out: Tensor = x + self.drop(self.down(F.gelu(self.up(self.norm_2(x)))))
         return out
 
+    def copy_values(self) -> None:
+        """Lets attention start by copying what it looks at: values and output are the identity."""
+        channels = self.out.in_features
+        nn.init.eye_(self.out.weight)
+        with torch.no_grad():
+            nn.init.eye_(self.qkv.weight[2 * channels :])
+
     def _heads(self, x: Tensor) -> Tensor:
         """``[B, L, P D]`` of P projections to ``[P, B, H, L, D / H]``."""
         channels = self.out.in_features
@@ -127,7 +165,8 @@ class SequenceEncoder(nn.Module):
         max_len: Longest sequence.
         dropout: In [0, 1).
         causal: Whether a position sees only itself and what is before it.
-        positions: Kind of position vectors.
+        positions: Kind of position vectors, or ``relative``: none, and a bias of attention per
+            head and distance (:class:`DistanceBias`).
         pair_kinds: U; if positive, attention has a learned bias per head and kind of pair.
         gradient_checkpointing: Keep the inputs of the blocks only and compute what is inside them
             again in the backward pass (Chen et al., arXiv 1604.06174): the same numbers from a
@@ -151,6 +190,9 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.causal, self.gradient_checkpointing = causal, gradient_checkpointing
         self.positions = RightAlignedPositions(max_len, d_model, positions)
+        self.distance: nn.ModuleList | None = None
+        if positions == "relative":
+            self.distance = nn.ModuleList(DistanceBias(max_len, n_heads) for _ in range(n_blocks))
         self.blocks = nn.ModuleList(Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks))
         self.pair_bias: nn.Parameter | None = None
         if pair_kinds:
@@ -158,6 +200,12 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.drop = Dropout(dropout)
         self.apply(_initialise)
+        if not causal:
+            # A mask token has nothing of its own: what it looks at comes in as it is, so that items
+            # which stand together grow alike, as they do in a causal encoder, where an item itself
+            # predicts the next one. Through random maps that took many times as long.
+            for block in self.blocks:
+                block.copy_values()  # type: ignore[operator]
 
     def forward(
         self, x: Tensor, mask: Tensor, pairs: Tensor | None = None, last: bool = False
@@ -193,13 +241,15 @@ class SequenceEncoder(nn.Module):
 
     def attention(self, layer: int, mask: Tensor, pairs: Tensor | None) -> Attend:
         """The attention of one block, as a function of q, k and v (see :class:`Block`)."""
-        if self.pair_bias is None or pairs is None:
-            return lambda q, k, v: padded_attention(q, k, v, mask, causal=self.causal)
-        table = self.pair_bias[layer]
+        distance = None if self.distance is None else self.distance[layer]
+        table = None if self.pair_bias is None else self.pair_bias[layer]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            near = None if distance is None else distance(q.size(2), k.size(2))
+            if table is None or pairs is None:
+                return padded_attention(q, k, v, mask, near, causal=self.causal)
             asked = pairs[:, k.size(2) - q.size(2) :]
-            return pair_attention(q, k, v, asked, table, causal=self.causal)
+            return pair_attention(q, k, v, asked, table, near, causal=self.causal)
 
         return attend
 

@@ -18,10 +18,13 @@ from torch import Tensor
 
 from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, leave_one_out
 from tgrec.data.recognise import NAMES, graph_from, plain_name, recognise_columns
+from tgrec.datasets import checksum
+from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
 from tgrec.models.io import load_model
 from tgrec.recommend.folder import MODEL, read_catalogue
 from tgrec.recommend.names import Names, add_codes
+from tgrec.recommend.served import Served
 from tgrec.training import FitResult, TrainSettings
 from tgrec.training import fit as train
 
@@ -150,15 +153,21 @@ def settings_for(
 
 
 def train_or_say_why(
-    model: RecModel, split: Split, settings: TrainSettings, show: bool
+    model: RecModel, split: Split, settings: TrainSettings, **options: Any
 ) -> FitResult:
     """Trains; running out of memory says what makes a step smaller.
+
+    Args:
+        model: As :func:`tgrec.training.fit` takes it.
+        split: The same.
+        settings: The same.
+        **options: The same: ``show``, ``folder``, ``resume``, ``tracker``, ``teacher``.
 
     Raises:
         MemoryError: If memory does not suffice.
     """
     try:
-        return train(model, split, settings, show=show)
+        return train(model, split, settings, **options)
     except (MemoryError, torch.OutOfMemoryError) as error:
         _out_of_memory(model, settings, error)
     except RuntimeError as error:
@@ -234,6 +243,44 @@ def start_from(
         warnings.warn(f"'init_from': {', '.join(left)} stay new, as their sizes follow the data",
                       UserWarning, stacklevel=3)  # fmt: skip
     return {f"{kind}s": int(to.numel()) for kind, (to, _) in shared.items()}
+
+
+def check_teacher(
+    served: Served, split: SplitName, graph: TemporalRecGraph, wanted: SplitName, track: Track
+) -> None:
+    """Raises ValueError if a fitted recommender cannot teach, or has seen what is held out here.
+
+    Args:
+        served: The teacher's model and log.
+        split: What was held out of it.
+        graph: The student's log.
+        wanted: What is held out of that.
+        track: Of the student.
+    """
+    own, theirs = (
+        {kind: Names.of(g, kind).raw for kind in ("item", "user")} for g in (graph, served.graph)
+    )
+    for kind in ("item", "user"):
+        if not np.array_equal(own[kind], theirs[kind]):
+            raise ValueError(
+                f"'teacher' knows other {kind}s ({len(theirs[kind])}) than these data "
+                f"({len(own[kind])}), or in another order; fit it on the same data"
+            )
+    if checksum(graph) != checksum(served.graph):
+        raise ValueError(
+            "'teacher' was fitted on other events of these users and items, and may have seen what "
+            "is held out here; fit it on the same data"
+        )
+    if split != wanted:
+        raise ValueError(
+            f"'teacher' was fitted with split={split!r}, and may have seen what split={wanted!r} "
+            f"holds out; fit both with the same"
+        )
+    if served.loader.track != track:
+        raise ValueError(
+            f"'teacher' was fitted on track={served.loader.track!r}, and this model is on "
+            f"track={track!r}; fit both on the same"
+        )
 
 
 def _tables(model: RecModel, size: str) -> set[str]:

@@ -215,10 +215,15 @@ def coded_profile(graph: TemporalRecGraph, profile: Mapping[str, Any]) -> dict[s
     """A profile in words, or in the numbers of the data, as those numbers.
 
     Raises:
-        ValueError: If a word is not among those that the data have.
+        ValueError: If the data have no such feature of users, or not this value of it.
     """
     words, out = words_of_codes(graph), {}
+    there = {key.removesuffix("_bytes") for key in graph["user"].keys()} - {"raw_id", "num_nodes"}
     for name, value in profile.items():
+        if name not in there:
+            raise ValueError(
+                f"'profile': the data say no {name!r} of users, but {sorted(there) or 'nothing'}"
+            )
         if isinstance(value, str):
             known = words.get(name, ())
             if value not in known:
@@ -227,6 +232,11 @@ def coded_profile(graph: TemporalRecGraph, profile: Mapping[str, Any]) -> dict[s
             out[name] = float(known.index(value))
         elif name == "age" and words.get(name) == AGE_GROUPS_1M and value >= len(AGE_GROUPS_1M):
             out[name] = float(bisect_right(AGES_1M, value) - 1)  # years
+        elif name in words and value not in range(len(words[name])):
+            raise ValueError(
+                f"'profile': {name!r} needs to be one of {list(words[name])}, or its place there, "
+                f"from 0 (got {value!r})"
+            )
         else:
             out[name] = float(value)
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
+from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
 from tgrec.recommend.explain import Explanation, explain
 from tgrec.recommend.fitting import (
     SplitName,
     check_model_settings,
+    check_teacher,
     graph_of,
     model_class,
     settings_for,
@@ -36,7 +39,8 @@ from tgrec.recommend.served import (
     ask_with_history,
     reads_profile,
 )
-from tgrec.training import Evaluation, FitResult, evaluate
+from tgrec.training import Evaluation, FitResult, Teacher, evaluate
+from tgrec.training.trackers import Tracker
 
 
 class Recommender:
@@ -110,6 +114,12 @@ class Recommender:
         items: pd.DataFrame | None = None,
         split: SplitName = "leave_one_out",
         init_from: str | os.PathLike[str] | None = None,
+        teacher: str | os.PathLike[str] | Recommender | None = None,
+        distill_weight: float | None = None,
+        distill_temperature: float | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        tracker: Tracker | None = None,
         show: bool = True,
         **training: Any,
     ) -> Self:
@@ -129,13 +139,22 @@ class Recommender:
             items: The same for items; a column ``title`` comes back in all answers.
             split: What is held out.
             init_from: Folder of a saved recommender to start from; items are matched by raw id.
+            teacher: A larger recommender to learn from, or its folder, fitted on the same data
+                with the same split (see :class:`tgrec.training.Teacher`). It is not saved.
+            distill_weight: Its share in the loss, 0.5 if left out.
+            distill_temperature: What its scores are divided by, 2 if left out.
+            folder: Where the history of training and a checkpoint go after every epoch.
+            resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped; all
+                else has to be given as before.
+            tracker: Called with the entry of every epoch (see :mod:`tgrec.training.trackers`).
             show: Print progress.
             **training: Options of :class:`tgrec.training.TrainSettings`, such as ``epochs=``,
                 ``device=``, ``lr=``, ``batch_size=``, ``track=``. Epochs and batch size suit the
                 size of the data if left out.
 
         Raises:
-            ValueError: If a column, value or option is not usable.
+            ValueError: If a column, value, option, teacher or checkpoint is not usable.
+            FileNotFoundError: If there is no teacher, or nothing to resume.
             MemoryError: If memory does not suffice; names the settings that help.
         """
         columns = {"user": user, "item": item, "time": time, "rating": rating}
@@ -147,7 +166,17 @@ class Recommender:
         settings = settings_for(parts.train, model.sampling, training)
         if init_from is not None:
             start_from(model, graph, init_from)
-        self.result = train_or_say_why(model, parts, settings, show)
+        how = {"weight": distill_weight, "temperature": distill_temperature}
+        self.result = train_or_say_why(
+            model,
+            parts,
+            settings,
+            folder=None if folder is None else Path(folder),
+            resume=resume,
+            tracker=tracker,
+            teacher=_teacher(teacher, graph, split, settings.track, how),
+            show=show,
+        )
         self.split = split
         self._served = Served.start(model, graph, settings.track, settings.device)
         return self
@@ -338,6 +367,24 @@ class Recommender:
         rec.split, rec.seed = about["split"], about.get("fit", {}).get("seed", 0)
         rec._served = Served.start(loaded, graph, about["track"], device)
         return rec
+
+
+def _teacher(
+    given: str | os.PathLike[str] | Recommender | None,
+    graph: TemporalRecGraph,
+    split: SplitName,
+    track: Track,
+    how: Mapping[str, float | None],
+) -> Teacher | None:
+    """The teacher that :meth:`Recommender.fit` was given, checked."""
+    chosen = {name: value for name, value in how.items() if value is not None}
+    if given is None:
+        if chosen:
+            raise ValueError(f"'distill_{next(iter(chosen))}' is of no use without 'teacher'")
+        return None
+    rec = given if isinstance(given, Recommender) else Recommender.load(given)
+    check_teacher(rec.served, rec.split, graph, split, track)
+    return Teacher(rec.model, **chosen)
 
 
 def _is_many(user_id: Any) -> bool:

@@ -2,8 +2,18 @@
 
 from tgrec.training.allocator import keep_freed_memory
 from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
+from tgrec.training.distill import Teacher
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
+from tgrec.training.finished import read_run
 from tgrec.training.fit import FitResult, fit
+from tgrec.training.kept_ranks import (
+    KeptRanks,
+    keep_ranks,
+    ranks_path,
+    read_kept_ranks,
+    record_run,
+    same_run,
+)
 from tgrec.training.ratings import bias_model, rating_rmse
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
@@ -23,10 +33,12 @@ __all__ = [
     "SAMPLED",
     "Evaluation",
     "FitResult",
+    "KeptRanks",
     "NotFiniteError",
     "RankedRun",
     "RunRecord",
     "Task",
+    "Teacher",
     "TrainSettings",
     "UserTable",
     "append_record",
@@ -36,16 +48,22 @@ __all__ = [
     "evaluate",
     "fit",
     "keep_freed_memory",
+    "keep_ranks",
     "latest_folder",
     "load_checkpoint",
     "new_folder",
     "permute_ties",
     "print_summary",
+    "ranks_path",
     "rating_rmse",
+    "read_kept_ranks",
     "read_ranks",
     "read_records",
+    "read_run",
     "read_user_vectors",
+    "record_run",
     "run",
+    "same_run",
     "save_checkpoint",
     "user_table",
     "with_user_vectors",

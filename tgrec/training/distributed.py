@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tgrec.data import RecBatch
 from tgrec.models.base import RecModel
+from tgrec.training.distill import Teacher, loss_terms
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,18 @@ def start_workers(device: torch.device) -> Workers:
 class LossTerms(nn.Module):
     """``model.loss_terms`` as a forward pass, which is what DistributedDataParallel wraps."""
 
-    def __init__(self, model: RecModel) -> None:
+    def __init__(self, model: RecModel, teacher: Teacher | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.teacher = model, teacher
 
     def forward(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
-        """See :meth:`RecModel.loss_terms`."""
-        return self.model.loss_terms(batch)
+        """See :func:`tgrec.training.distill.loss_terms`."""
+        return loss_terms(self.model, batch, self.teacher)
 
 
-def wrap(model: RecModel, workers: Workers) -> nn.Module:
+def wrap(model: RecModel, workers: Workers, teacher: Teacher | None = None) -> nn.Module:
     """The module to call for the loss terms; averages gradients over processes if there are any."""
-    terms = LossTerms(model)
+    terms = LossTerms(model, teacher)
     if workers.world_size == 1:
         return terms
     return cast(nn.Module, DistributedDataParallel(terms))

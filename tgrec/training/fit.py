@@ -24,6 +24,7 @@ from tgrec.models.io import load_parameters, parameters_copy
 from tgrec.sampler import EventIndex
 from tgrec.training.allocator import keep_freed_memory, peak_memory_mb
 from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
+from tgrec.training.distill import TaughtLoader, Teacher
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
 from tgrec.training.parts import parts_of
@@ -74,6 +75,7 @@ def fit(
     show: bool = True,
     after_epoch: AfterEpoch = None,
     tracker: Tracker | None = None,
+    teacher: Teacher | None = None,
     **overrides: Any,
 ) -> FitResult:
     """Trains on ``split.train``, chooses the weights on ``split.val``, leaves them in ``model``.
@@ -91,20 +93,22 @@ def fit(
         show: Print progress.
         after_epoch: Called after every epoch with its number, when the model holds its weights.
         tracker: Called with the entry of every epoch (see :mod:`tgrec.training.trackers`).
+        teacher: A trained model to learn from (see :mod:`tgrec.training.distill`).
         **overrides: Single values of ``settings``.
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
-        ValueError: If there is nothing to train on, or the checkpoint does not fit.
+        ValueError: If there is nothing to train on, or checkpoint or teacher do not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
+    device = torch.device(settings.device)
+    teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
     keep_freed_memory()
-    device = torch.device(settings.device)
     model.to(device)
     workers = start_workers(device)
-    loop = _Loop.start(model, split, settings, workers, folder)
+    loop = _Loop.start(model, split, settings, workers, folder, teacher)
     loop.tracker = tracker
     torch.manual_seed(settings.seed * 1_000_003 + workers.rank)
     if resume:
@@ -176,13 +180,16 @@ class _Loop:
         settings: TrainSettings,
         workers: Workers,
         folder: Path | None,
+        teacher: Teacher | None,
     ) -> _Loop:
         device = torch.device(settings.device)
         loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
+        if teacher is not None:
+            loader = TaughtLoader(**vars(loader), teacher=teacher)
         _, steps = _examples(loader, settings, workers, epoch=0)
         return cls(
             model=model,
-            terms=wrap(model, workers),
+            terms=wrap(model, workers, teacher),
             optimizer=_adam(model, settings),
             split=split,
             settings=settings,
@@ -333,7 +340,8 @@ class _Loop:
         settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
         config = {f"model.{k}": v for k, v in self.model.config.items()}
         about = {"model": type(self.model).__name__, "events": self.loader.index.num_events}
-        return {**settings, **config, **about}
+        taught = isinstance(self.loader, TaughtLoader) and self.loader.teacher.identity
+        return {**settings, **config, **about, "teacher": taught or None}
 
     def restore_best(self) -> None:
         if self.best:

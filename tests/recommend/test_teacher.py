@@ -1,0 +1,50 @@
+"""Whom a recommender may learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tgrec.data import TemporalRecGraph
+from tgrec.recommend import Recommender
+
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 32, "show": False}
+SMALL: dict[str, Any] = {"d_model": 8, "n_blocks": 1, "d_ff": 8, "max_len": 8}
+
+
+def test_a_folder_teaches_as_the_recommender_does(
+    graph: TemporalRecGraph, fitted: Callable[[str], Recommender], tmp_path: Path
+) -> None:
+    teacher = fitted("sasrec")
+    teacher.save(tmp_path)
+    before = teacher.recommend(1, 5)
+    told = []
+    for given in (teacher, tmp_path, None):
+        rec = Recommender("sasrec", **SMALL).fit(graph, teacher=given, **QUICK)
+        told.append(rec.recommend([1, 2], 5))
+    assert told[0].equals(told[1])
+    assert not told[0].equals(told[2])
+    assert teacher.recommend(1, 5).equals(before)
+
+
+def test_a_teacher_that_may_have_seen_the_answers_is_refused(
+    graph: TemporalRecGraph, fitted: Callable[[str], Recommender]
+) -> None:
+    teacher, student = fitted("sasrec"), Recommender("sasrec", **SMALL)
+    rows = graph.to_pandas()
+    for data, how, said in [
+        (rows[rows["item_id"] != rows["item_id"].min()], {}, "'teacher' knows other items"),
+        (rows[rows["user_id"] != 1], {}, "'teacher' knows other users"),
+        (graph.before(graph.num_events - 5), {}, "'teacher' was fitted on other events"),
+        (graph, {"split": "global_time"}, "'teacher' was fitted with split='leave_one_out'"),
+        (graph, {"track": "T2"}, "'teacher' was fitted on track='T1'"),
+    ]:
+        with pytest.raises(ValueError, match=f"{said}.* fit (it|both) "):
+            student.fit(data, teacher=teacher, **how, **QUICK)
+    with pytest.raises(ValueError, match="'distill_temperature' is of no use without 'teacher'"):
+        student.fit(graph, distill_temperature=3.0, **QUICK)
+    with pytest.raises(ValueError, match=r"'weight' of a teacher .*\(got 2\)"):
+        student.fit(graph, teacher=teacher, distill_weight=2, **QUICK)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tgrec.data import Split
+from tgrec.models import Popularity
+from tgrec.training import RankedRun, Task, TrainSettings, read_run, run, same_run
+from tgrec.training.run import CONFIG, METRICS, RANKS
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def task(split: Split) -> Task:
+    return Task("toy-loo", "SIMULATED (a cycle)", "c0ffee", split, remove_seen=True)
+
+
+@pytest.fixture
+def finished(tmp_path: Path, task: Task, settings: TrainSettings, make: Make) -> RankedRun:
+    return run("sasrec", make(task.split), task, settings, tmp_path, show=False)
+
+
+def test_a_run_is_read_back_as_it_was(finished: RankedRun, tmp_path: Path) -> None:
+    found = read_run(tmp_path)
+    assert found.record.to_json() == finished.record.to_json()
+    assert same_run(found.record, finished.record)
+    assert found.ranks.keys() == finished.ranks.keys()
+    assert all((found.ranks[name] == finished.ranks[name]).all() for name in found.ranks)
+    assert found.user is not None
+    assert finished.user is not None
+    assert found.user.tolist() == finished.user.tolist()
+    assert not found.interrupted
+
+
+def test_a_model_that_only_counts_is_read_back_too(
+    tmp_path: Path, task: Task, settings: TrainSettings
+) -> None:
+    model = Popularity.from_graph(task.split.train)
+    made = run("popularity", model, task, settings, tmp_path, show=False)
+    assert read_run(tmp_path).record.to_json() == made.record.to_json()
+
+
+def test_an_interrupted_run_says_so(finished: RankedRun, tmp_path: Path) -> None:
+    path = tmp_path / METRICS
+    measured = json.loads(path.read_text())
+    measured["fit"]["stopped"] = "interrupted"
+    path.write_text(json.dumps(measured))
+    assert read_run(tmp_path).interrupted
+
+
+@pytest.mark.parametrize("name", [CONFIG, METRICS, RANKS])
+def test_a_run_that_has_not_ended(name: str, finished: RankedRun, tmp_path: Path) -> None:
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}; the run has not come to its end"):
+        read_run(tmp_path)
+
+
+def test_damage_and_ranks_of_another_run(finished: RankedRun, tmp_path: Path) -> None:
+    with np.load(tmp_path / RANKS, allow_pickle=False) as file:
+        arrays = dict(file)
+    arrays["rank/full"] = arrays["rank/full"] + 1
+    np.savez(tmp_path / RANKS, **arrays)
+    with pytest.raises(ValueError, match="are of different runs"):
+        read_run(tmp_path)
+    (tmp_path / METRICS).write_text("{}")
+    with pytest.raises(ValueError, match=r"is damaged \(KeyError: 'best_epoch'\)"):
+        read_run(tmp_path)
