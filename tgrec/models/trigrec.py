@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel, inner_products
+from tgrec.models.base import RecModel
 from tgrec.models.bert4rec import BERTBranch
 from tgrec.models.markov import SkipMarkov
 from tgrec.models.trigrec_config import Inputs, Stage, check_config
@@ -33,7 +33,7 @@ from tgrec.nn.transformer import Positions
 
 # Transitions of the graph encoder, and counts beside the score, as tgt_bert4rec reads them.
 NEIGHBORS: dict[str, Any] = {"num_neighbors": 8, "max_lag": 3, "decay": 0.8}
-FLOOR, GRAPH_WEIGHT = 3e-4, 1.0
+FLOOR = 3e-4
 
 
 class TriGRec(RecModel):
@@ -45,10 +45,13 @@ class TriGRec(RecModel):
     domain whose masked positions look at these vectors through a gate (:class:`GatedMemory`),
     :math:`h' = h + g \odot c`, and at the counted transitions of the graph:
 
-    .. math:: z = h' E^\top + \sum_c w_c \log(1 + p_c / 0.0003)
+    .. math:: z = h' E^\top + w \sum_c \log(1 + p_c / 0.0003)
 
-    with :math:`p_c` the scores of :class:`SkipMarkov` inside the domain and over all domains (a
-    seed's own training transitions into its target left out). The vectors are computed from the
+    with :math:`p_c` the scores of :class:`SkipMarkov` inside the domain and over all domains. w is
+    a setting, chosen on validation, and the counts have no part in the loss: what is learned knows
+    the training events by heart, so a weight learned beside it there comes out too small.
+
+    The vectors are computed from the
     same masked sequence that stage 2 reads, so none is made of an item that is asked for, nor of
     anything at or past the cut.
 
@@ -81,6 +84,7 @@ class TriGRec(RecModel):
         alignment: Weight of the distance between cross and common vectors; 0 is none.
         separation: Weight of the margin between cross and specific vectors; 0 is none.
         use_graph: Whether the graph is read.
+        graph_weight: w.
         loaded: Number of user vectors read from the graph instead of made here, see
             :meth:`from_graph`. Unlike those made here they hold items that training asks for.
         num_users: U, filled by :meth:`from_graph` where vectors are loaded.
@@ -107,6 +111,7 @@ class TriGRec(RecModel):
         alignment: float = 0.1,
         separation: float = 0.1,
         use_graph: bool = True,
+        graph_weight: float = 1.0,
         loaded: int = 0,
         num_users: int = 1,
         num_edges: Sequence[int] | None = None,
@@ -116,7 +121,7 @@ class TriGRec(RecModel):
             n_blocks=n_blocks, d_ff=d_ff, max_len=max_len, dropout=dropout, mask_prob=mask_prob,
             last_prob=last_prob, positions=positions, stage=stage, inputs=inputs,
             adversary=adversary, alignment=alignment, separation=separation, use_graph=use_graph,
-            loaded=loaded, num_users=num_users, num_edges=num_edges,
+            graph_weight=graph_weight, loaded=loaded, num_users=num_users, num_edges=num_edges,
         )  # fmt: skip
         check_config(self.config)
         self.sampling = Sampling(max_len=max_len)
@@ -135,7 +140,7 @@ class TriGRec(RecModel):
                 num_items, num_domains, *size, adversary, alignment, separation, neighbors
             )
         self.counts = nn.ModuleList()  # inside the target domain, and over all domains
-        self.graph_weight: nn.Parameter | None = None
+        self.graph_weight = graph_weight
         self.item: nn.Parameter | None = None
         self.sequence: BERTBranch | None = None
         self.query: nn.Parameter | None = None
@@ -216,7 +221,6 @@ class TriGRec(RecModel):
 
     def _set_counts(self, counts: list[SkipMarkov]) -> None:
         self.counts = nn.ModuleList(counts)
-        self.graph_weight = nn.Parameter(torch.full((len(counts),), GRAPH_WEIGHT / len(counts)))
         self.config["num_edges"] = [table.config["num_edges"][0] for table in counts]
 
     def train(self, mode: bool = True) -> Self:
@@ -232,15 +236,11 @@ class TriGRec(RecModel):
             self.users.strength = reversal_strength(epoch / max(1, epochs))
 
     def monitor(self) -> dict[str, float]:
-        """Accuracy of the discriminator in the epoch, strength of the reversal, graph weight."""
+        """Accuracy of the discriminator in the epoch, strength of the reversal."""
         out: dict[str, float] = {}
         accuracy = None if self.users is None else self.users.accuracy()
         if accuracy is not None and self.users is not None:
             out |= {"discriminator": accuracy, "reversal": self.users.strength}
-        if self.graph_weight is not None:
-            where = ("target", "all domains")
-            weights = zip(where, self.graph_weight.detach().tolist(), strict=False)
-            out |= {f"graph_weight, {name}": weight for name, weight in weights}
         return out
 
     # ---- the recommender --------------------------------------------------------------------
@@ -324,15 +324,15 @@ class TriGRec(RecModel):
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the product and what the counts add to it."""
         scores = super().score(batch)
-        for number, (counts, read) in enumerate(self._counted(batch)):
-            scores = scores + self._count_logits(number, counts.score(read))
+        for counts, read in self._counted(batch):
+            scores = scores + self._count_logits(counts.score(read))
         return scores
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""
         scores = super().score(batch)
-        for number, (counts, read) in enumerate(self._counted(batch)):
-            scores = scores + self._count_logits(number, counts.score_left_out(read))
+        for counts, read in self._counted(batch):
+            scores = scores + self._count_logits(counts.score_left_out(read))
         return scores
 
     def _counted(self, batch: RecBatch) -> list[tuple[SkipMarkov, RecBatch]]:
@@ -344,14 +344,13 @@ class TriGRec(RecModel):
             reads = [replace(batch, history=only_relation(batch.history, self.target)), batch]
         return list(zip(tables, reads, strict=False))
 
-    def _count_logits(self, number: int, counted: Tensor) -> Tensor:
-        assert self.graph_weight is not None
-        return self.graph_weight[number] * torch.log1p(counted / FLOOR)
+    def _count_logits(self, counted: Tensor) -> Tensor:
+        return self.graph_weight * torch.log1p(counted / FLOOR)
 
     # ---- the loss -----------------------------------------------------------------------------
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the last event and at the other holes, then the parts of stage 1."""
+        """Cross-entropy at the holes of the target domain, then the parts of stage 1."""
         catalogues = Catalogues.of(self.item_domain, self.config["num_domains"])
         if self.stage != "users":
             batch = end_at(batch, self.target, self.item_domain)
@@ -366,28 +365,15 @@ class TriGRec(RecModel):
             memory = self.user_memory(batch, cloze)
         if self.stage != "users":
             own = cloze.only(self.target)
-            terms = [*self._recommender_terms(batch, own, *memory, catalogues), *terms]
+            terms = [self._recommender_term(own, *memory, catalogues), *terms]
         sums, counts = zip(*terms, strict=True)
         return torch.cat(sums), torch.cat(counts)
 
-    def _recommender_terms(
-        self, batch: RecBatch, own: DomainCloze, memory: Tensor, known: Tensor, where: Catalogues
-    ) -> Terms:
-        items, place = where.items[self.target], where.place[self.target]
-        table = self.encode_item().index_select(0, items)
+    def _recommender_term(
+        self, own: DomainCloze, memory: Tensor, known: Tensor, where: Catalogues
+    ) -> tuple[Tensor, Tensor]:
+        table = self.encode_item().index_select(0, where.items[self.target])
         hidden = self._predict(own, memory, known, own.hole)[0]
-        goal = place[own.target[own.hole]]
-        last = own.hole.sum(1).cumsum(0) - 1  # the last position is always a hole
-        scores = inner_products(hidden[last], table)
-        for number, (counts, read) in enumerate(self._counted(batch)):
-            counted = counts.score_left_out(read).index_select(1, items)
-            scores = scores + self._count_logits(number, counted)
-        total = F.cross_entropy(scores, goal[last], reduction="sum")
-        other = torch.ones_like(goal, dtype=torch.bool)
-        other[last] = False
-        rest = linear_cross_entropy(hidden[other], table, goal[other])
-        sizes = last.numel(), hidden.size(0) - last.numel()
-        return [
-            (part.view(1), part.new_full((1,), float(size)))
-            for part, size in zip((total, rest), sizes, strict=True)
-        ]
+        goal = where.place[self.target][own.target[own.hole]]
+        total = linear_cross_entropy(hidden, table, goal)
+        return total.view(1), total.new_full((1,), float(hidden.size(0)))
