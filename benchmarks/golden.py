@@ -60,8 +60,8 @@ GOLDEN: dict[str, Golden] = {
     "bert_hybrid_discrete": BERT4REC,
     "bert_hybrid_learned": BERT4REC,
     "bert_hybrid_continuous": BERT4REC,
-    # Of each of its stages (benchmarks/trigrec.py). Lists are short and items many: what a step does
-    # to an item has to be large.
+    # Of each of its stages (benchmarks/trigrec.py). Lists are short and items many: what a step
+    # does to an item has to be large.
     "trigrec": Golden(
         {
             "n_blocks": 1,
@@ -69,7 +69,7 @@ GOLDEN: dict[str, Golden] = {
             "mask_prob": 0.5,
             "last_prob": 0.2,
             "positions": "relative",
-            "graph_weight": 4.0,
+            "graph_weight": 16.0,
         },
         {**TRAIN, "epochs": 5, "batch_size": 256, "lr": 1e-2},
     ),  # fmt: skip
