@@ -18,10 +18,8 @@ from tgrec.models import MODELS, TriGRec, load_model, save_model
 from tgrec.models.trigrec_graph import TransitionNeighbors, pooled
 from tgrec.models.trigrec_sequences import (
     DomainCloze,
-    count_graphs,
     end_at,
     known_domains,
-    only_relation,
     question,
     training_cloze,
 )
@@ -95,9 +93,6 @@ def test_rows_without_a_question_in_the_domain_are_left_out() -> None:
 
 def test_one_domain_of_a_row() -> None:
     history = row([0, 3, 1, 4], [0, 1, 0, 1], 6)
-    own = only_relation(history, 1)
-    assert own.item[own.mask].tolist() == [3, 4]
-    assert own.mask.tolist() == [[False] * 4 + [True] * 2]
     cloze = question(history, 10, 0)
     food = cloze.only(0)
     assert food.item.tolist() == [[0, 1, 10]]
@@ -160,9 +155,6 @@ def test_transitions_inside_and_across_domains(split: Split) -> None:
     other = domain[neighbors.neighbor[item, kind, place].long()] != domain[item]
     assert torch.equal(other, kind == 1)
     assert (neighbors.weight.diff(dim=2) <= 0).all()  # the strongest first
-    alone, merged = count_graphs(split.train, 0)
-    assert [t[1] for t in alone.interaction_types] == ["food"]
-    assert merged is split.train
 
 
 # ---- what it may see -----------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -18,10 +16,8 @@ from tgrec.models.trigrec_config import Inputs, Stage, check_config
 from tgrec.models.trigrec_graph import TransitionNeighbors
 from tgrec.models.trigrec_sequences import (
     DomainCloze,
-    count_graphs,
     end_at,
     known_domains,
-    only_relation,
     question,
     training_cloze,
 )
@@ -45,9 +41,9 @@ class TriGRec(RecModel):
     domain whose masked positions look at these vectors through a gate (:class:`GatedMemory`),
     :math:`h' = h + g \odot c`, and at the counted transitions of the graph:
 
-    .. math:: z = h' E^\top + w \sum_c \log(1 + p_c / 0.0003)
+    .. math:: z = h' E^\top + w \log(1 + p / 0.0003)
 
-    with :math:`p_c` the scores of :class:`SkipMarkov` inside the domain and over all domains. w is
+    with p the score of :class:`SkipMarkov`, whose steps go from domain to domain. w is
     a setting, chosen on validation, and the counts have no part in the loss: what is learned knows
     the training events by heart, so a weight learned beside it there comes out too small.
 
@@ -88,7 +84,7 @@ class TriGRec(RecModel):
         loaded: Number of user vectors read from the graph instead of made here, see
             :meth:`from_graph`. Unlike those made here they hold items that training asks for.
         num_users: U, filled by :meth:`from_graph` where vectors are loaded.
-        num_edges: E of each table of counts, filled by :meth:`from_graph`.
+        num_edges: E of the counts, filled by :meth:`from_graph`.
     """
 
     def __init__(
@@ -114,7 +110,7 @@ class TriGRec(RecModel):
         graph_weight: float = 1.0,
         loaded: int = 0,
         num_users: int = 1,
-        num_edges: Sequence[int] | None = None,
+        num_edges: int | None = None,
     ) -> None:
         super().__init__(
             num_items, num_domains=num_domains, target=target, d_model=d_model, n_heads=n_heads,
@@ -139,7 +135,7 @@ class TriGRec(RecModel):
             self.users = UserEncoders(
                 num_items, num_domains, *size, adversary, alignment, separation, neighbors
             )
-        self.counts = nn.ModuleList()  # inside the target domain, and over all domains
+        self.counts: SkipMarkov | None = None
         self.graph_weight = graph_weight
         self.item: nn.Parameter | None = None
         self.sequence: BERTBranch | None = None
@@ -151,7 +147,7 @@ class TriGRec(RecModel):
         if stage == "recommender" and self.users is not None:
             self.users.requires_grad_(False)
         if num_edges is not None:
-            self._set_counts([SkipMarkov(num_items, (size,)) for size in num_edges])
+            self._set_counts(SkipMarkov(num_items, (num_edges,)))
 
     def _build_recommender(self, size: tuple[int, int, int, int, int, float, Positions]) -> None:
         d_model, inputs = size[0], self.inputs
@@ -198,7 +194,7 @@ class TriGRec(RecModel):
         if model.users is not None and model.users.neighbors is not None:
             model.users.neighbors.fill(graph, model.item_domain)
         if model.config["use_graph"] and model.stage != "users":
-            model._set_counts([SkipMarkov.from_graph(g) for g in count_graphs(graph, target)])
+            model._set_counts(SkipMarkov.from_graph(graph))
         return model
 
     @classmethod
@@ -219,9 +215,9 @@ class TriGRec(RecModel):
             model.item.copy_(first.users.item)
         return model
 
-    def _set_counts(self, counts: list[SkipMarkov]) -> None:
-        self.counts = nn.ModuleList(counts)
-        self.config["num_edges"] = [table.config["num_edges"][0] for table in counts]
+    def _set_counts(self, counts: SkipMarkov) -> None:
+        self.counts = counts
+        self.config["num_edges"] = counts.config["num_edges"][0]
 
     def train(self, mode: bool = True) -> Self:
         """Frozen encoders stay without dropout."""
@@ -324,27 +320,14 @@ class TriGRec(RecModel):
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the product and what the counts add to it."""
         scores = super().score(batch)
-        for counts, read in self._counted(batch):
-            scores = scores + self._count_logits(counts.score(read))
-        return scores
+        return scores if self.counts is None else scores + self._logits(self.counts.score(batch))
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""
-        scores = super().score(batch)
-        for counts, read in self._counted(batch):
-            scores = scores + self._count_logits(counts.score_left_out(read))
-        return scores
+        scores, counts = super().score(batch), self.counts
+        return scores if counts is None else scores + self._logits(counts.score_left_out(batch))
 
-    def _counted(self, batch: RecBatch) -> list[tuple[SkipMarkov, RecBatch]]:
-        """The counts with what each reads: the events of its domain, and all of them."""
-        assert batch.history is not None
-        tables: list[Any] = list(self.counts)
-        reads = [batch]
-        if len(tables) > 1:
-            reads = [replace(batch, history=only_relation(batch.history, self.target)), batch]
-        return list(zip(tables, reads, strict=False))
-
-    def _count_logits(self, counted: Tensor) -> Tensor:
+    def _logits(self, counted: Tensor) -> Tensor:
         return self.graph_weight * torch.log1p(counted / FLOOR)
 
     # ---- the loss -----------------------------------------------------------------------------

@@ -127,21 +127,3 @@ def known_domains(graph: TemporalRecGraph) -> Tensor:
         [torch.bincount(graph[t].edge_index[1].cpu(), minlength=graph.num_items) for t in types]
     )
     return torch.where(counts.sum(0) > 0, counts.argmax(0), 0 if len(types) == 1 else -1)
-
-
-def count_graphs(graph: TemporalRecGraph, target: int) -> list[TemporalRecGraph]:
-    """What transitions are counted on: the target domain by itself, then all domains merged."""
-    types = graph.interaction_types
-    if len(types) == 1:
-        return [graph]
-    alone: TemporalRecGraph = graph._with_events({types[target]: slice(None)})
-    return [alone, graph]
-
-
-def only_relation(history: History, relation: int) -> History:
-    """The events of one domain, moved to the right; as wide as before."""
-    own = history.mask & (history.relation == relation)
-    place = torch.argsort(own.to(torch.uint8), dim=1, stable=True)
-    columns = [getattr(history, f.name) for f in fields(history)]
-    moved = [None if x is None else x.gather(1, place) for x in columns]
-    return replace(History(*moved), mask=own.gather(1, place))  # type: ignore[arg-type]
