@@ -70,9 +70,7 @@ class DistanceBias(nn.Module):
     r"""A learned bias of attention per head and signed distance in events (Shaw et al., 2018).
 
     Heads start by looking at near events (the slopes of ALiBi, Press et al., arXiv 2108.12409),
-    those of an even number at what is before, the others at what is behind, where they may. A
-    mask token then reads its neighbours from the first step on, which encoders with vectors of
-    positions have to learn first, and take many epochs for.
+    those of an even number at what is before, the others at what is behind, where they may.
 
     Args:
         length: Longest sequence, L.
@@ -193,7 +191,8 @@ class SequenceEncoder(nn.Module):
         self.distance: nn.ModuleList | None = None
         if positions == "relative":
             self.distance = nn.ModuleList(DistanceBias(max_len, n_heads) for _ in range(n_blocks))
-        self.blocks = nn.ModuleList(Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks))
+        blocks = [Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks)]
+        self.blocks = nn.ModuleList(blocks)
         self.pair_bias: nn.Parameter | None = None
         if pair_kinds:
             self.pair_bias = nn.Parameter(torch.zeros(n_blocks, n_heads, pair_kinds))
@@ -204,8 +203,8 @@ class SequenceEncoder(nn.Module):
             # A mask token has nothing of its own: what it looks at comes in as it is, so that items
             # which stand together grow alike, as they do in a causal encoder, where an item itself
             # predicts the next one. Through random maps that took many times as long.
-            for block in self.blocks:
-                block.copy_values()  # type: ignore[operator]
+            for block in blocks:
+                block.copy_values()
 
     def forward(
         self, x: Tensor, mask: Tensor, pairs: Tensor | None = None, last: bool = False
