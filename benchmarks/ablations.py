@@ -71,6 +71,7 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
     "enhanced_bert4rec": {
         FULL: Variant(),
         "no genre, no year": Variant(without=("genre", "year")),
+        "no popularity": Variant(without=("popularity",)),
         "no profile": Variant(without=("gender", "age", "occupation")),
         "no user id": Variant(without=("user",)),
         "no rating, no user id": Variant(without=("rating", "user")),

@@ -86,7 +86,7 @@ def measure(graph: TemporalRecGraph, options: Options) -> Table:
         batch_size=64,
         lr=4e-3,
         seed=options.seed,
-        windows="random",
+        windows="early",
         lr_decay="cosine",
         eval_every=5,
         show=False,

@@ -98,7 +98,7 @@ class Options:
     """Batches per step of the optimizer."""
     clip: float | None = None
     """Largest norm of the gradient, 0 for none."""
-    windows: Literal["last", "all", "random"] | None = None
+    windows: Literal["last", "all", "random", "early"] | None = None
     """Train on the last max_len events of each user, on all in windows, or on one that moves."""
     precision: Literal["auto", "bf16", "fp32"] | None = None
     """Of products."""

@@ -88,6 +88,23 @@ def test_random_windows_end_anywhere_and_at_the_end_more_often() -> None:
     )
 
 
+def test_early_windows_have_short_pasts_as_often_as_long_ones() -> None:
+    index = EventIndex(noise_graph(num_users=1, length=(101, 101)))
+    pasts = torch.tensor([events_before(index, training_seeds(index, 12, "early", key))
+                          for key in range(4000)])  # fmt: skip
+    at_end = pasts == 100
+    assert float(at_end.float().mean()) == pytest.approx(0.5, abs=0.03)
+    others = pasts[~at_end]
+    assert {1, 2, 3} <= set(others.tolist())
+    assert float((others < 10).float().mean()) == pytest.approx(0.5, abs=0.04)
+    assert float((others < 31).float().mean()) == pytest.approx(0.75, abs=0.04)
+
+
+def events_before(index: EventIndex, seed: Targets) -> int:
+    """How many events stand before the only seed."""
+    return int((index.event_id < seed.cut).sum())
+
+
 def test_unknown_windows_are_explained() -> None:
     with pytest.raises(ValueError, match=r"'windows' needs to be one of .*'last', 'all'.*'first'"):
         training_seeds(INDEX, 12, "first")

@@ -16,6 +16,7 @@ from tgrec.loader import SeedLoader, Track, training_seeds
 from tgrec.models import EnhancedBERT4Rec
 from tgrec.models import enhanced_bert4rec as module
 from tgrec.models.side_information import FEATURES, bin_codes, bin_edges
+from tgrec.models.side_inputs import usual_count
 from tgrec.models.tokens import carried_time, make_tokens
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph, toy_graph
@@ -51,8 +52,9 @@ def training_batch(model: Any, graph: TemporalRecGraph = SPLIT.train) -> RecBatc
 
 def test_a_graph_is_asked_what_it_has() -> None:
     assert build().config["features"] == list(FEATURES)
-    assert build(noise_graph()).config["features"] == ["calendar", "gap"]
-    assert build(toy_graph()).config["features"] == ["user", "rating", "calendar", "gap"]
+    assert build(noise_graph()).config["features"] == ["popularity", "calendar", "gap"]
+    known = ["popularity", "user", "rating", "calendar", "gap"]
+    assert build(toy_graph()).config["features"] == known
     assert build(features=["year", "gap"]).config["features"] == ["year", "gap"]
     assert build(task_weights={"rating_prediction": 0}).inputs.user is None
     with pytest.raises(ValueError, match="asks for 'genre', which the graph does not have"):
@@ -81,7 +83,7 @@ def without_order(graph: TemporalRecGraph, name: str) -> TemporalRecGraph:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [f for f in FEATURES if f != "user"])
+@pytest.mark.parametrize("name", [f for f in FEATURES if f not in ("user", "popularity")])
 def test_every_feature_changes_the_scores(name: str) -> None:
     """The seed's year was clamped to one value: whatever stood there, nothing changed."""
     model, other = build(features=[name]), without_order(GRAPH, name)
@@ -124,6 +126,48 @@ def test_ids_are_learned_from_ratings_alone() -> None:
             total, model.inputs.user, retain_graph=True, allow_unused=True
         )
         assert (grad is not None and bool(grad.any())) == (task == "rating_prediction"), task
+
+
+@torch.no_grad()
+def test_popularity_is_in_the_scores_once() -> None:
+    model = build(features=["popularity"])
+    batch = asked(model)
+    counts = torch.bincount(SPLIT.train[GRAPH.interaction_types[0]].edge_index[1], minlength=40)
+    assert torch.equal(model.inputs.item_count[counts > 0], counts[counts > 0].float())
+    with_it = model.score(batch)
+    model.inputs.popularity.zero_()
+    without = model.score(batch)
+    model.inputs.popularity.fill_(2.0)
+    wanted = without + 2 * model.inputs.item_count.log1p()
+    torch.testing.assert_close(model.score(batch), wanted)
+    assert not torch.equal(with_it, without)
+
+
+@torch.no_grad()
+def test_the_event_that_is_asked_for_is_not_counted_in_training() -> None:
+    """Counts that hold the target would tell it, rare items above all."""
+    model = build(features=["popularity"], task_weights={"item_prediction": 0.0}, last_prob=1.0)
+    model.unknown_prob = 0.0
+    batch = training_batch(model)
+    row, weight = torch.arange(batch.user.numel()), model.inputs.popularity
+    one_less = (model.inputs.item_count[batch.item] - 1).log1p()
+    by_hand = model.score(batch)
+    by_hand[row, batch.item] += weight * (one_less - model.inputs.item_count[batch.item].log1p())
+    torch.testing.assert_close(model.score_left_out(batch), by_hand)
+    sums, counts = model.loss_terms(batch)
+    items = model.inputs.item_trained
+    lost = -by_hand.masked_fill(~items, -torch.inf).log_softmax(1)[row, batch.item]
+    torch.testing.assert_close(sums[0] / counts[0], lost.mean())
+
+
+def test_the_usual_count_of_new_items_is_that_of_their_genres() -> None:
+    counts = torch.tensor([9.0, 1.0, 3.0, 0.0, 0.0, 0.0])
+    share = torch.tensor([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    one_plus = torch.tensor([10.0, 2.0, 4.0]).log()
+    first = (one_plus[0] + 0.5 * one_plus[1]) / 1.5
+    wanted = torch.stack([first, one_plus.mean(), one_plus.mean()]).expm1()
+    torch.testing.assert_close(usual_count(counts, share.float())[3:], wanted)
+    assert usual_count(torch.zeros(2), torch.zeros(2, 0)).tolist() == [0, 0]
 
 
 def test_bins() -> None:

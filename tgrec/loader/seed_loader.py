@@ -17,7 +17,7 @@ from tgrec.sampler import EventIndex, HistorySampler
 
 # Histories of a batch are padded to a multiple of this, so that few shapes occur.
 ALIGN = 8
-WINDOWS = ("last", "all", "random")
+WINDOWS = ("last", "all", "random", "early")
 
 
 def training_seeds(
@@ -39,7 +39,11 @@ def training_seeds(
             ``all``: windows side by side over the whole history, so that no event of a long
             history is left out. ``random``: one window per user that ends at the last event in
             half of the cases and anywhere in the others, so that what stands last varies.
-        key: Of the draw of ``random`` windows and of ``seeds_per_user``, another one every epoch.
+            ``early``: as ``random``, but in the others the logarithm of the length of the past is
+            uniform, so that a past of 1 to 10 events is as likely as one of 10 to 100: for people
+            who have just come.
+        key: Of the draw of ``random`` and ``early`` windows and of ``seeds_per_user``, another
+            one every epoch.
         seeds_per_user: Without ``max_len``: so many events of each user, each set equally likely;
             all where a user has no more. See :attr:`tgrec.data.Sampling.seeds_per_user`.
 
@@ -65,7 +69,10 @@ def training_seeds(
     else:
         users = (stop - start >= 2).nonzero().view(-1)
         choices = (stop - start - 1)[users]  # every event but the first
-        drawn = (uniform(key, users, 0) * choices).long().clamp(max=choices - 1)
+        share = uniform(key, users, 0)
+        if windows == "early":
+            share = ((choices + 1) ** share - 1) / choices
+        drawn = (share * choices).long().clamp(max=choices - 1)
         drawn = torch.where(uniform(key, users, 1) < 0.5, choices - 1, drawn)
         chosen = start[users] + 1 + drawn
     log = events.log[chosen]

@@ -46,13 +46,16 @@ class EnhancedBERT4Rec(RecModel):
     * **Cross-attention** from each position to facts about the user, each a key of its own: user
       id, gender, age, occupation, and the mean of the latest items before that position
       (:class:`tgrec.nn.context_attention.ContextAttention`).
+    * **Popularity**: scores add a learned weight times the log of an item's training events (the
+      usual ones of its genres if it has none), so that somebody unknown is shown what is popular.
+      The event that is asked for is not counted in training.
     * **Heads**: masked items, the next item (the last position, which alone makes the scores),
       the rating of a given item, and the genres of what comes next, whose target is data and not
       a learned vector, so that it cannot collapse.
 
-    The loss weighs tasks, not predictions: a hole counts as much as ``1 / mask share`` events, the
-    last position as much as its history has events, so that each task sees about one prediction
-    per event, and ``task_weights`` (or ``uncertainty_weighting``) decide between them
+    The loss weighs tasks, not predictions: a hole counts as much as ``1 / mask share`` events, a
+    last position as much as the events of an average user, so that each task sees about one
+    prediction per event, and ``task_weights`` (or ``uncertainty_weighting``) decide between them
     (:class:`tgrec.nn.task_weights.TaskWeights`). Cross-entropies are over the items that occur in
     training.
 
@@ -245,6 +248,13 @@ class EnhancedBERT4Rec(RecModel):
 
     def score(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
         """``[B, N]`` float32 scores; arguments as in :meth:`encode_user`."""
+        return self._products(batch, profile) + self.inputs.popularity_logits()
+
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """See :meth:`RecModel.score_left_out`."""
+        return self._products(batch) + self.inputs.popularity_logits(batch.item)
+
+    def _products(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
         items = self.encode_item()
         return inner_products(self.next_item(self._user(batch, items, profile)), items)
 
@@ -309,24 +319,24 @@ class EnhancedBERT4Rec(RecModel):
         hidden = self.hidden(tokens, items, facts)
         catalogue, place = self._catalogue(items, cloze.target)
         per_hole = 1 / max(self.mask_prob * (1 - self.last_prob), 0.01)
-        per_row = cloze.mask.sum(1).float()  # the last position counts as much as all events
+        per_row = self.inputs.events_per_user.clamp(max=self.config["max_len"])
         last = hidden[:, -1]
         scores = inner_products(self.next_item(last), catalogue)
-        lost = F.cross_entropy(scores, place[:, -1], reduction="none")
-        terms = {"next_item": ((lost * per_row).sum(), per_row.sum())}
+        scores = scores + self.inputs.popularity_logits(item)[..., self.inputs.item_trained]
+        lost = F.cross_entropy(scores, place[:, -1], reduction="sum")
+        terms = {"next_item": (lost * per_row, item.numel() * per_row)}
         if self.masked_item is not None:
             inner = F.pad(hole[:, :-1], (0, 1))
             total = linear_cross_entropy(self.masked_item(hidden[inner]), catalogue, place[inner])
             terms["item_prediction"] = (total * per_hole, inner.sum() * per_hole)
         if self.rating is not None:
-            terms["rating_prediction"] = self._rating_loss(
-                batch, hidden, hole, items, own, per_hole
-            )
+            rated = self._rating_loss(batch, hidden, hole, items, own, per_hole)
+            terms["rating_prediction"] = rated
         if self.preference is not None:
             share = self.inputs.item_genre[item]
-            weight = per_row * (share.sum(1) > 0)
             logits = F.log_softmax(self.preference(last).float(), dim=1)
-            terms["user_preference"] = (-((share * logits).sum(1) * weight).sum(), weight.sum())
+            lost = -(share * logits).sum()
+            terms["user_preference"] = (lost * per_row, (share.sum(1) > 0).sum() * per_row)
         out: tuple[Tensor, Tensor] = self.tasks(terms)
         return out
 
@@ -363,7 +373,7 @@ class EnhancedBERT4Rec(RecModel):
         return (guess - wanted).square().sum() * weight, rows.sum() * weight
 
     def monitor(self) -> dict[str, float]:
-        """The mean loss of each task since the last call, and learned weights."""
+        """The mean loss of each task since the last call, and the weights that are learned."""
         return self.tasks.monitor()
 
 

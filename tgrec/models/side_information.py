@@ -10,12 +10,13 @@ from torch import Tensor
 from tgrec.data import TemporalRecGraph
 
 USER_FEATURES = ("gender", "age", "occupation")
-FEATURES = ("genre", "year", "user", *USER_FEATURES, "rating", "calendar", "gap")
+FEATURES = ("genre", "year", "popularity", "user", *USER_FEATURES, "rating", "calendar", "gap")
 """What :class:`tgrec.models.EnhancedBERT4Rec` can read; where each stands in a graph:
 
 ``genre`` (``[N, G]`` multi-hot) and ``year`` (``[N]``, 0 is unknown) of items; ``gender``, ``age``
 and ``occupation`` (``[U]``, negative is unknown) of users; ``rating`` and ``time`` of events, the
-latter for ``calendar`` and ``gap``; ``user`` is the user's own number, learned from ratings.
+latter for ``calendar`` and ``gap``; ``popularity`` is how many events an item has, ``user`` the
+user's own number, learned from ratings.
 """
 
 # Values of ``age`` beyond this are years, which are binned at the bounds that MovieLens-1M
@@ -28,7 +29,7 @@ MAX_BINS = 128
 
 def available_features(graph: TemporalRecGraph) -> tuple[str, ...]:
     """Those of :data:`FEATURES` that a graph has."""
-    found = set()
+    found = {"popularity"}
     if genres(graph).size(1):
         found.add("genre")
     if graph.has_time:

@@ -40,6 +40,9 @@ class SideInputs(nn.Module):
         fact_names: What the columns of :meth:`facts` are, with what stands around them in
             :class:`tgrec.nn.context_attention.ContextAttention`.
         item_trained: ``[N]`` bool, which items have training events.
+        item_count: ``[N]`` float32, how many; for items without any, what is usual for their
+            genres.
+        events_per_user: How many training events those users have on average who have any.
         rating_scale: ``[4]`` mean, standard deviation, least and largest of training ratings.
 
     Raises:
@@ -50,7 +53,9 @@ class SideInputs(nn.Module):
     item_year: Tensor
     user_values: Tensor
     item_trained: Tensor
+    item_count: Tensor
     user_trained: Tensor
+    events_per_user: Tensor
     rating_scale: Tensor
 
     def __init__(
@@ -78,6 +83,7 @@ class SideInputs(nn.Module):
         )
         self.genre = table(num_genres) if "genre" in features else None
         self.calendar = CalendarEmbedding(d_model) if "calendar" in features else None
+        self.popularity = nn.Parameter(torch.tensor(1.0)) if "popularity" in features else None
         self.profile_names = tuple(name for name in USER_FEATURES if name in features)
         names = [name for name in ("user",) if name in features]
         self.fact_names = ("nothing", *names, *self.profile_names, "recent")
@@ -87,7 +93,9 @@ class SideInputs(nn.Module):
             "item_year": torch.zeros(num_items),
             "user_values": torch.full((num_users, len(self.profile_names)), -1.0),
             "item_trained": torch.ones(num_items, dtype=torch.bool),
+            "item_count": torch.zeros(num_items),
             "user_trained": torch.ones(num_users, dtype=torch.bool),
+            "events_per_user": torch.tensor(1.0),
             "rating_scale": torch.tensor([0.0, 1.0, -math.inf, math.inf]),
         }.items():
             self.register_buffer(name, value)
@@ -100,9 +108,13 @@ class SideInputs(nn.Module):
             self.item_year.copy_(feature_values(graph, "year"))
         for column, name in enumerate(self.profile_names):
             self.user_values[:, column] = feature_values(graph, name)
-        self.item_trained.copy_(item_counts(graph) > 0)
+        counts = item_counts(graph).cpu()
+        self.item_trained.copy_(counts > 0)
+        self.item_count.copy_(torch.where(counts > 0, counts, usual_count(counts, genres(graph))))
         users = torch.cat([graph[t].edge_index[0].cpu() for t in graph.interaction_types])
-        self.user_trained.copy_(torch.bincount(users, minlength=self.user_trained.numel()) > 0)
+        events = torch.bincount(users, minlength=self.user_trained.numel())
+        self.user_trained.copy_(events > 0)
+        self.events_per_user.copy_(events.sum() / (events > 0).sum().clamp(min=1))
         if "rating" in self.bins:
             rating = feature_values(graph, "rating")
             rating = rating[is_known("rating", rating)].double()
@@ -119,6 +131,21 @@ class SideInputs(nn.Module):
         trained = self.item_trained.unsqueeze(1)
         mean = (self.item * trained).sum(0) / trained.sum().clamp(min=1)
         return (self.item - mean) * trained + self._described(self.item_genre, self.item_year)
+
+    def popularity_logits(self, target: Tensor | None = None) -> Tensor:
+        """``[N]`` what an item's popularity adds to its score: ``w log(1 + events)``.
+
+        Args:
+            target: ``[B]`` int64 items; the result is ``[B, N]`` then, and in each row one event
+                of its target is not counted: in training, the event that is asked for.
+        """
+        if self.popularity is None:
+            return torch.zeros_like(self.item_count)
+        counts = self.item_count
+        if target is not None:
+            asked = F.one_hot(target, counts.numel())
+            counts = (counts - asked).clamp(min=0)
+        return self.popularity * counts.log1p()
 
     def item_vector(self, genre: Iterable[int] = (), year: int = 0) -> Tensor:
         """``[D]`` the vector of an item that is not in the graph, to score like the others.
@@ -199,6 +226,23 @@ class SideInputs(nn.Module):
                 f"{list(self.profile_names)}"
             )
         return self.user_values.new_tensor([float(profile.get(n, -1)) for n in self.profile_names])
+
+
+def usual_count(counts: Tensor, share: Tensor) -> Tensor:
+    """``[N]`` how many events (geometric mean) the items with events and the same genres have.
+
+    Args:
+        counts: ``[N]`` float32 events of each item.
+        share: ``[N, G]`` float32 shares of its genres, all 0 where none is known: the usual count
+            is that of all items then.
+    """
+    there = (counts > 0).float()
+    logs = counts.log1p()
+    overall = logs.sum() / there.sum().clamp(min=1)
+    weight = share.t() @ there
+    of_genre = torch.where(weight > 0, share.t() @ logs / weight.clamp(min=1e-9), overall)
+    known = share.sum(1) > 0
+    return torch.where(known, share @ of_genre, overall).expm1()
 
 
 def _check(features: Sequence[str], bins: Mapping[str, Sequence[float]], num_genres: int) -> None:

@@ -36,8 +36,8 @@ class TrainSettings:
             dropout draws), unless what a model loses on a row depends on the other rows.
         clip: Largest norm of the gradient; 0 leaves it alone.
         windows: ``last`` reads the last ``max_len`` events of each user, ``all`` all of them in
-            windows, ``random`` a window that ends elsewhere every epoch (see
-            :func:`tgrec.loader.training_seeds`).
+            windows, ``random`` a window that ends elsewhere every epoch, ``early`` one that often
+            ends after a few events (see :func:`tgrec.loader.training_seeds`).
         track: What the model may know about the time of the question.
         metric: The validation metric (full ranking) that chooses the weights.
         remove_seen: Whether items of the past are left out of the validation ranking.
@@ -58,7 +58,7 @@ class TrainSettings:
     accumulate: int = 1
     events_at_once: int | None = None
     clip: float = 1.0
-    windows: Literal["last", "all", "random"] = "last"
+    windows: Literal["last", "all", "random", "early"] = "last"
     track: Track = "T1"
     metric: str = "NDCG@10"
     remove_seen: bool = True
