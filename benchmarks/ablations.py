@@ -66,7 +66,9 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         "no time": Variant({"use_time": False}),
         "BERT only": Variant({"fusion_alpha": 1.0}),
         "TGT only": Variant({"fusion_alpha": 0.0}),
-        "fixed alpha": Variant({"learnable_fusion": False}),
+        "learned alpha": Variant(
+            {"learnable_fusion": True, "fusion_alpha": 0.3, "graph_weight": 2.0}
+        ),
     },
     "enhanced_bert4rec": {
         FULL: Variant(),

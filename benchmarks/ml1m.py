@@ -130,7 +130,9 @@ class Options:
     tgt_fusion_alpha: float | None = None
     """Share of the BERT branch; 1 is that branch alone, 0 the TGT branch alone."""
     tgt_learnable_fusion: bool | None = None
-    """Whether that share is learned."""
+    """Whether that share and the weight of the graph are learned."""
+    graph_weight: float | None = None
+    """Weight of the item-item transitions in the scores of the TGT branch."""
     use_time: bool | None = None
     """Whether the TGT branch reads times."""
     use_graph: bool | None = None
@@ -145,7 +147,8 @@ class Options:
 MODEL_FLAGS = {
     **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
                       "last_prob", "positions", "use_time", "use_graph", "hidden_channels",
-                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature")},
+                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature",
+                      "graph_weight")},
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip

@@ -79,17 +79,17 @@ def test_one_command_makes_all_runs_and_one_table(
     file = tmp_path / "records" / "a.jsonl"
     code, printed = ablate("--record", str(file), "--epochs", "1")
     assert code == 0, printed
-    names = ["full", "no graph", "no time", "BERT only", "TGT only", "fixed alpha"]
+    names = ["full", "no graph", "no time", "BERT only", "TGT only", "learned alpha"]
     assert f"6 runs of tgt_bert4rec: {', '.join(names)}" in printed
     assert printed.index("6 runs") < printed.index("run folder")
     assert started == [f"tgt_bert4rec-{name.replace(' ', '_')}" for name in names]
     assert printed.count("paired bootstrap over users against the full model") == 1
     records = read_records(file)
     assert [record.variant for record in records] == ["", *names[1:]]
-    full, no_graph, no_time, bert, tgt, fixed = (record.settings for record in records)
+    full, no_graph, no_time, bert, tgt, learned = (record.settings for record in records)
     changed = [
         {k for k in full if other[k] != full[k]} - {"num_edges", "val", "best_epoch"}
-        for other in (no_graph, no_time, bert, tgt, fixed)
+        for other in (no_graph, no_time, bert, tgt, learned)
     ]
     assert changed == [
         {"use_graph"}, {"use_time"}, {"fusion_alpha"}, {"fusion_alpha"}, {"learnable_fusion"}
@@ -151,7 +151,7 @@ def test_an_interrupted_variant_is_continued(
 
     monkeypatch.setattr(TGTBERT4Rec, "loss_terms", stopped)
     file = tmp_path / "a.jsonl"
-    code, printed = ablate("--only", "no time", "fixed alpha", "--record", str(file))
+    code, printed = ablate("--only", "no time", "learned alpha", "--record", str(file))
     assert code == 0, printed
     assert "no time: interrupted; --resume finishes it" in printed
     assert len(read_records(file)) == 1
@@ -166,7 +166,7 @@ def test_resume_starts_what_left_nothing_and_refuses_other_settings(
     ablate: Call, started: list[str], tmp_path: Path
 ) -> None:
     folder_of(tmp_path, "full").mkdir(parents=True)  # killed before its first epoch
-    words = ("--only", "fixed alpha", "--resume", "--epochs")
+    words = ("--only", "learned alpha", "--resume", "--epochs")
     code, printed = ablate(*words, "1")
     assert code == 0, printed
     assert len(started) == 2
