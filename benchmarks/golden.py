@@ -37,7 +37,7 @@ GOLDEN: dict[str, Golden] = {
         {"mask_prob": 0.4, "last_prob": 0.3},
         {**TRAIN, "epochs": 100, "windows": "random"},
     ),
-    # 469,506 parameters: the TGT branch is deep and narrow, which is worth more than width (HSTU),
+    # 469,505 parameters: the TGT branch is deep and narrow, which is worth more than width (HSTU),
     # and all events of long histories are trained on. The gate and the weight of the graph are
     # fixed: see the model.
     "tgt_bert4rec": Golden(

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("call")  # tiny data, no network
 Call = Callable[..., tuple[int, str]]
 TRAIN = {"epochs": 2, "eval_every": 1, "batch_size": 16}
 MODEL = {"d_model": 8, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 10}
+FIXED = {"fusion_alpha": 0.1, "learnable_fusion": False, "graph_weight": 1.1}
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def ablate(
 ) -> Call:
     """``ablate("--only", "no graph")``: exit code, and all that was printed on one line."""
     golden = importlib.import_module("golden").Golden
-    for name in script.ABLATIONS:
-        monkeypatch.setitem(script.GOLDEN, name, golden(MODEL, TRAIN))
+    for name, settings in (("tgt_bert4rec", MODEL | FIXED), ("enhanced_bert4rec", MODEL)):
+        monkeypatch.setitem(script.GOLDEN, name, golden(settings, TRAIN))
 
     def run(*words: str) -> tuple[int, str]:
         fixed = ["--dataset", "simulated", "--out", str(tmp_path / "runs")]
@@ -92,11 +93,12 @@ def test_one_command_makes_all_runs_and_one_table(
         for other in (no_graph, no_time, bert, tgt, learned)
     ]
     assert changed == [
-        {"use_graph"}, {"use_time"}, {"fusion_alpha"}, {"fusion_alpha"}, {"learnable_fusion"}
+        {"use_graph"}, {"use_time"}, {"fusion_alpha"}, {"fusion_alpha"},
+        {"learnable_fusion", "fusion_alpha", "graph_weight"},
     ]  # fmt: skip
     assert (bert["fusion_alpha"], tgt["fusion_alpha"], full["epochs"]) == (1.0, 0.0, 1)
     sizes = [records[0].parameters - record.parameters for record in records]
-    assert (sizes[1], sizes[5]) == (1, 1)  # the weight of the graph, the gate
+    assert (sizes[1], sizes[5]) == (0, -2)  # learned: the gate and the weight of the graph
     assert min(sizes[2:5]) > 1
     # The printed tests are those of the ranks that were kept.
     base, other = (read_kept_ranks(file.parent, record) for record in records[:2])

@@ -101,7 +101,7 @@ def test_the_fusion_can_be_fixed_with_false(call: Call) -> None:
     assert [config["learnable_fusion"] for config in configs] == [False, True]
     assert [config["fusion_alpha"] for config in configs] == [0.5, 0.5]
     params = [read(folder / "metrics.json")["params"] for folder in folders]
-    assert params[1] == params[0] + 1  # the gate
+    assert params[1] == params[0] + 2  # the gate and the weight of the graph
     alphas = [
         json.loads((f / "history.jsonl").read_text().splitlines()[-1])["alpha"] for f in folders
     ]

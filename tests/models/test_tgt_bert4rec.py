@@ -118,6 +118,27 @@ def test_the_gate_starts_at_what_is_asked_for() -> None:
 
 
 @torch.no_grad()
+def test_the_graph_adds_its_logits_with_its_weight() -> None:
+    """Fixed or learned, w stands before log(1 + p / floor), in the TGT branch's share."""
+    for learnable in (True, False):
+        model, off = (
+            TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, graph_weight=w, fusion_alpha=0.25,
+                                   learnable_fusion=learnable).eval()
+            for w in (1.5, 0.0)
+        )  # fmt: skip
+        state = {k: v for k, v in model.state_dict().items() if k != "graph_weight"}
+        off.load_state_dict(state, strict=False)
+        batch = history_batch()
+        assert model.graph is not None
+        wanted = 0.75 * 1.5 * torch.log1p(model.graph.score(batch) / 3e-4)
+        torch.testing.assert_close(model.score(batch) - off.score(batch), wanted)
+        assert isinstance(model.graph_weight, torch.nn.Parameter) == learnable
+        assert model.monitor()["graph_weight"] == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="'graph_weight' needs to be a number of at least 0"):
+        TGTBERT4Rec(ITEMS, **SMALL, graph_weight=-1.0)
+
+
+@torch.no_grad()
 def test_alpha_one_is_the_bert_branch_to_the_bit() -> None:
     both, alone = model_of(fusion_alpha=1.0), BERT4Rec(ITEMS, **SMALL).eval()
     assert both.tgt is None
