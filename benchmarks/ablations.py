@@ -27,10 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from terminal import RANK, end_with_summary, say
+from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
 from tgrec.loader import Track
-from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
+from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap, summarize
 from tgrec.models import MODELS
 from tgrec.models.side_information import available_features
 from tgrec.training import (
@@ -47,6 +48,11 @@ from tgrec.training.checkpoint import CHECKPOINT
 from tgrec.training.report import alarm_of, board_title
 
 FULL = "full"
+# Of whom tables of their own are printed: name of the group, and how it is called in the title.
+GROUPS = {
+    "<=50": ", at most 50 events before the target",
+    "rare item": ", targets of the rarer half of all items",
+}
 OUTCOMES = ("best_epoch", "val", "device")  # what a record holds beside the settings of a run
 
 
@@ -251,45 +257,63 @@ def record_once(file: Path | None, ranked: RankedRun) -> None:
 
 
 def print_ablations(runs: Sequence[RankedRun]) -> None:
-    """One table, NDCG@10 of the full ranking, each variant against the first run."""
-    base = runs[0]
+    """Each variant against the first run: over all users, and over some of them."""
     # Without a terminal (a log file) rich assumes 80 columns and would fold every cell.
     console = Console(width=None if sys.stdout.isatty() else 180)
-    title = f"{board_title(base.record)}: {base.record.model} seed {base.record.seed}"
+    console.print(ablation_table(runs))
+    for group, what in GROUPS.items():
+        if all(group in run.groups and bool(run.groups[group].any()) for run in runs):
+            console.print(ablation_table(runs, group, what))
+    for record in (run.record for run in runs):
+        say_alarm(console, record)
+
+
+def ablation_table(runs: Sequence[RankedRun], group: str | None = None, what: str = "") -> Table:
+    """NDCG@10, HR@10 and MRR of the full ranking over the users of a group, or over all."""
+    base = runs[0]
+    title = f"{board_title(base.record)}: {base.record.model} seed {base.record.seed}{what}"
     table = Table(
         title=Text(f"{title}, paired bootstrap over users against the full model"),
         caption="NDCG@10, HR@10 and MRR of the full ranking; intervals cover 95 %.",
         title_justify="left",
         caption_justify="left",
     )
-    heads = ("variant", "params", "epochs", "NDCG@10", "interval", "HR@10", "MRR", "difference",
-             "relative", "interval", "p")  # fmt: skip
+    heads = ("variant", "params", "epochs", "users", "NDCG@10", "interval", "HR@10", "MRR",
+             "difference", "relative", "interval", "p")  # fmt: skip
     for head in heads:
         table.add_column(Text(head), justify="left" if head == "variant" else "right")
     for run in runs:
-        low, high = bootstrap_interval(ndcg(run.ranks["full"], 10))
-        figures = run.record.metrics["full"]
+        ranks = ranks_of(run, group)
+        low, high = bootstrap_interval(ndcg(ranks, 10))
+        figures = summarize(ranks)
         table.add_row(
             run.record.variant or FULL,
             f"{run.record.parameters:,}",
             str(run.record.epochs),
+            f"{ranks.numel():,}",
             f"{figures['NDCG@10']:.4f}",
             Text(f"[{low:.4f}, {high:.4f}]"),
             f"{figures['HR@10']:.4f}",
             f"{figures['MRR']:.4f}",
-            *(["-"] * 4 if run is base else against(run, base)),
+            *(["-"] * 4 if run is base else against(run, base, group)),
         )
-    console.print(table)
-    for record in (run.record for run in runs):
-        say_alarm(console, record)
+    return table
 
 
-def against(run: RankedRun, base: RankedRun) -> list[str | Text]:
+def ranks_of(run: RankedRun, group: str | None) -> Tensor:
+    """The full ranking's ranks of a group, or of all."""
+    return run.ranks["full"] if group is None else run.ranks["full"][run.groups[group]]
+
+
+def against(run: RankedRun, base: RankedRun, group: str | None) -> list[str | Text]:
     """The cells of a paired test."""
     assert run.user is not None
     assert base.user is not None
-    a, b = (ndcg(one.ranks["full"], 10) for one in (run, base))
-    test = paired_bootstrap(a, b, users=(run.user, base.user))
+    users = (run.user, base.user)
+    if group is not None:
+        users = (run.user[run.groups[group]], base.user[base.groups[group]])
+    a, b = (ndcg(ranks_of(one, group), 10) for one in (run, base))
+    test = paired_bootstrap(a, b, users=users)
     relative = "-" if test.relative is None else f"{100 * test.relative:+.1f} %"
     interval = Text(f"[{test.low:+.4f}, {test.high:+.4f}]")
     return [f"{test.difference:+.4f}", relative, interval, f"{test.p_value:.4f}"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tgrec.data import TemporalRecGraph
-from tgrec.metrics import ndcg, paired_bootstrap
+from tgrec.metrics import ndcg, paired_bootstrap, summarize
 from tgrec.models import TGTBERT4Rec
 from tgrec.training import read_kept_ranks, read_records, read_run
 
@@ -84,7 +84,10 @@ def test_one_command_makes_all_runs_and_one_table(
     assert f"6 runs of tgt_bert4rec: {', '.join(names)}" in printed
     assert printed.index("6 runs") < printed.index("run folder")
     assert started == [f"tgt_bert4rec-{name.replace(' ', '_')}" for name in names]
-    assert printed.count("paired bootstrap over users against the full model") == 1
+    title = "paired bootstrap over users against the full model"
+    assert printed.count(title) == 3
+    assert printed.count(f"at most 50 events before the target, {title}") == 1
+    assert printed.count(f"targets of the rarer half of all items, {title}") == 1
     records = read_records(file)
     assert [record.variant for record in records] == ["", *names[1:]]
     full, no_graph, no_time, bert, tgt, learned = (record.settings for record in records)
@@ -106,6 +109,10 @@ def test_one_command_makes_all_runs_and_one_table(
     assert f"{test.difference:+.4f}" in printed
     assert f"[{test.low:+.4f}, {test.high:+.4f}]" in printed
     assert f"{test.p_value:.4f}" in printed
+    runs = [read_run(folder) for folder in sorted(file.parents[1].glob("runs/*-full-*"))[:1]]
+    rare = runs[0].groups["rare item"]
+    assert 0 < int(rare.sum()) < rare.numel()
+    assert f"{summarize(runs[0].ranks['full'][rare])['NDCG@10']:.4f}" in printed
 
 
 def test_finished_variants_are_read_back_and_not_run_again(

@@ -18,6 +18,7 @@ from tgrec.metrics import (
     MISS,
     group_summaries,
     hit_ratio,
+    length_groups,
     mrr,
     ndcg,
     summarize,
@@ -132,7 +133,7 @@ def test_pyg_agrees_on_each_single_rank(rank: int) -> None:
 def test_groups_by_history_length() -> None:
     ranks = torch.tensor([1, 2, 4, 8, 16])
     lengths = torch.tensor([0, 50, 51, 200, 201])
-    out = group_summaries(ranks, lengths)
+    out = group_summaries(ranks, length_groups(lengths))
     assert list(out) == ["<=50", "51-100", "101-200", ">200"]
     assert [out[name]["users"] for name in out] == [2, 1, 1, 1]
     assert [list(out[name]) for name in out] == [["users", *KEYS]] * 4
@@ -145,7 +146,7 @@ def test_groups_by_history_length() -> None:
 def test_groups_cover_every_user_once_and_average_to_the_whole() -> None:
     g = torch.Generator().manual_seed(0)
     ranks = torch.randint(1, 300, (500,), generator=g)
-    out = group_summaries(ranks, torch.randint(0, 400, (500,), generator=g))
+    out = group_summaries(ranks, length_groups(torch.randint(0, 400, (500,), generator=g)))
     users = [group["users"] for group in out.values()]
     assert sum(users) == 500
     for key in KEYS:
@@ -154,7 +155,7 @@ def test_groups_cover_every_user_once_and_average_to_the_whole() -> None:
 
 
 def test_a_group_without_users_is_left_out() -> None:
-    assert list(group_summaries(torch.tensor([3]), torch.tensor([70]))) == ["51-100"]
+    assert list(group_summaries(torch.tensor([3]), length_groups(torch.tensor([70])))) == ["51-100"]
 
 
 def test_bad_ranks_are_refused() -> None:
@@ -166,10 +167,10 @@ def test_bad_ranks_are_refused() -> None:
         hit_ratio(torch.tensor([[1]]), 10)
     with pytest.raises(ValueError, match="ranks is empty"):
         summarize(torch.empty(0, dtype=torch.int64))
-    with pytest.raises(ValueError, match="history_length has 1 users but ranks 2"):
-        group_summaries(torch.tensor([1, 2]), torch.tensor([5]))
+    with pytest.raises(ValueError, match="the group '<=50' has 1 users but ranks 2"):
+        group_summaries(torch.tensor([1, 2]), length_groups(torch.tensor([5])))
     with pytest.raises(ValueError, match="history_length holds -1"):
-        group_summaries(torch.tensor([1]), torch.tensor([-1]))
+        length_groups(torch.tensor([-1]))
 
 
 @pytest.mark.parametrize("metric", [hit_ratio, ndcg])

@@ -24,6 +24,7 @@ from tgrec.data import (
 )
 from tgrec.metrics import MISS
 from tgrec.models import Popularity, RecModel, SASRec
+from tgrec.models.popularity import item_counts
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph
 from tgrec.training import evaluate
@@ -142,10 +143,26 @@ def test_history_lengths_and_groups() -> None:
         for u, c in zip(split.test.user, split.test.cut, strict=True)
     ]
     assert out.history_length.tolist() == wanted
-    assert out.group_metrics().keys() == {"<=50"}
+    assert out.group_metrics().keys() == {"<=50", "rare item"}
     assert out.group_metrics()["<=50"]["users"] == len(split.test)
     share = float((out.ranks["full"] <= 5).double().mean())
     assert out.metrics()["full"]["HR@5"] == pytest.approx(share)
+
+
+def test_rare_items_are_the_rarer_half_of_those_with_training_events() -> None:
+    # The last two of each are for validation and test; item 7 has no training event.
+    lists = [[0, 0, 0, 1, 2], [3, 3, 3, 3, 1, 1, 2, 0, 0], [0, 1, 7], [3, 0, 1]]
+    rows = [(user, item, 9 * user + t) for user, x in enumerate(lists) for t, item in enumerate(x)]
+    graph = TemporalRecGraph.from_pandas(
+        pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]),
+        items=pd.DataFrame({"item_id": range(ITEMS)}),
+    )
+    split = leave_one_out(graph)
+    assert item_counts(split.train).tolist()[:4] == [4, 2, 1, 5]
+    out = evaluate(Fixed(torch.rand(4, ITEMS)), split, split.test)
+    assert split.test.item.tolist() == [2, 0, 7, 1]
+    assert out.groups["rare item"].tolist() == [True, False, False, True]
+    assert out.group_metrics()["rare item"]["users"] == 2
 
 
 def test_histories_are_those_of_the_whole_graph() -> None:

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgrec.metrics import group_summaries, summarize
+from tgrec.metrics import group_summaries, length_groups, summarize
 from tgrec.training import record as module
 from tgrec.training.record import (
     RunRecord,
@@ -46,7 +46,7 @@ GOOD: dict[str, Any] = {
     "seconds": 812.5,
     "seconds_per_epoch": 20.3125,
     "metrics": {"full": summarize(RANKS), "uniform-28": summarize(torch.tensor([1, 1, 2, 3, 9]))},
-    "groups": group_summaries(RANKS, torch.tensor([10, 60, 60, 150, 300])),
+    "groups": group_summaries(RANKS, length_groups(torch.tensor([10, 60, 60, 150, 300]))),
 }
 
 

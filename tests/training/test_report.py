@@ -13,6 +13,7 @@ from tgrec.metrics import (
     bootstrap_interval,
     group_summaries,
     hit_ratio,
+    length_groups,
     ndcg,
     paired_bootstrap,
     summarize,
@@ -51,7 +52,7 @@ def make_run(model: str, seed: int = 0, best: int = 1, **changes: Any) -> Ranked
         "seconds": 30.0,
         "seconds_per_epoch": 2.5,
         "metrics": {name: summarize(value) for name, value in ranks.items()},
-        "groups": group_summaries(ranks["full"], USERS),
+        "groups": group_summaries(ranks["full"], length_groups(USERS)),
     }
     return RankedRun(RunRecord(**{**fields, **changes}), ranks, USERS)
 
@@ -103,7 +104,7 @@ def test_the_seed_scale_is_labelled_and_stands_last() -> None:
 
 def test_groups_show_their_users() -> None:
     run = make_run("a")
-    row = row_of(printed(run).split("by number of events")[1], "a seed 0")
+    row = row_of(printed(run).split("by events before")[1], "a seed 0")
     for name in ("<=50", "51-100", "101-200", ">200"):
         group = run.record.groups[name]
         cell = f"{group['NDCG@10']:.4f} / {group['HR@10']:.4f} ({group['users']} users)"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tgrec.data import RecBatch, Split
-from tgrec.metrics import group_summaries, summarize
+from tgrec.metrics import group_summaries, length_groups, summarize
 from tgrec.models import MODELS, SASRec, load_model
 from tgrec.models.io import CONFIG as MODEL_CONFIG
 from tgrec.training import (
@@ -125,10 +125,13 @@ def test_every_figure_can_be_had_again_from_the_ranks(
     metrics, ranks = read(tmp_path / METRICS), read_ranks(tmp_path / RANKS)
     assert {name: summarize(values) for name, values in ranks.items()} == metrics["metrics"]
     with np.load(tmp_path / RANKS, allow_pickle=False) as arrays:
-        length = torch.from_numpy(arrays["history_length"])
+        length = length_groups(torch.from_numpy(arrays["history_length"]))
         for name in ("user", "item", "cut"):
             assert arrays[name].tolist() == getattr(task.split.test, name).tolist()
-    assert group_summaries(ranks["full"], length) == metrics["groups"]
+    groups = read_ranks(tmp_path / RANKS, "group")
+    assert all(torch.equal(groups[name], mask) for name, mask in length.items())
+    assert group_summaries(ranks["full"], groups) == metrics["groups"]
+    assert all(torch.equal(groups[name], finished.groups[name]) for name in groups)
     assert all(torch.equal(ranks[name], finished.ranks[name]) for name in ranks)
 
 

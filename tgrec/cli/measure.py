@@ -160,7 +160,7 @@ def measured(
         else folder.resolve().name,
         **environment(),
     )
-    return RankedRun(record, evaluation.ranks, evaluation.targets.user)
+    return RankedRun(record, evaluation.ranks, evaluation.targets.user, evaluation.groups)
 
 
 def figures(runs: dict[str, RankedRun], baseline: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from tgrec.metrics.compare import PairedTest, bootstrap_interval, paired_bootstr
 from tgrec.metrics.consistency import check_consistent, feasible_mrr, feasible_ndcg
 from tgrec.metrics.precision_recall import PrecisionRecall, precision_recall_at_k
 from tgrec.metrics.rank import candidate_ranks, target_ranks, top_k
-from tgrec.metrics.ranking import MISS, group_summaries, hit_ratio, mrr, ndcg, summarize
+from tgrec.metrics.ranking import (
+    MISS,
+    group_summaries,
+    hit_ratio,
+    length_groups,
+    mrr,
+    ndcg,
+    summarize,
+)
 
 __all__ = [
     "MISS",
@@ -20,6 +28,7 @@ __all__ = [
     "feasible_ndcg",
     "group_summaries",
     "hit_ratio",
+    "length_groups",
     "mrr",
     "ndcg",
     "paired_bootstrap",

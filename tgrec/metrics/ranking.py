@@ -7,6 +7,7 @@ first k places and 0 outside (Jarvelin and Kekalainen, TOIS 2002).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import torch
@@ -102,37 +103,53 @@ def summarize(ranks: Tensor) -> dict[str, float]:
     return out
 
 
-def group_summaries(ranks: Tensor, history_length: Tensor) -> dict[str, dict[str, float]]:
-    """`summarize` for each group of users by the number of events before the target.
+def length_groups(history_length: Tensor) -> dict[str, Tensor]:
+    """Who has how many events before the target.
 
     Args:
-        ranks: int64 `[n]`.
         history_length: int64 `[n]`, all events before the target, not cut to what the model reads.
 
     Returns:
-        By group name (`<=50`, `51-100`, `101-200`, `>200`, in this order) the metrics and the
-        count `users`. A group without users is left out.
+        By name (`<=50`, `51-100`, `101-200`, `>200`, in this order) a bool mask `[n]`.
 
     Raises:
-        TypeError: an argument is not int64.
-        ValueError: lengths differ, or a history length is negative.
+        TypeError: it is not int64.
+        ValueError: a length is negative.
     """
-    _check_ranks(ranks)
     check_vector("history_length", history_length)
-    if history_length.numel() != ranks.numel():
-        raise ValueError(
-            f"history_length has {history_length.numel()} users but ranks {ranks.numel()}"
-        )
     if bool((history_length < 0).any()):
         raise ValueError(f"history_length holds {int(history_length.min())}; lengths start at 0")
-    out: dict[str, dict[str, float]] = {}
-    for name, first, last in GROUPS:
-        inside = history_length >= first
-        if last is not None:
-            inside &= history_length <= last
-        if bool(inside.any()):
-            out[name] = {"users": int(inside.sum()), **summarize(ranks[inside])}
-    return out
+    return {
+        name: (history_length >= first) & (history_length <= (math.inf if last is None else last))
+        for name, first, last in GROUPS
+    }
+
+
+def group_summaries(ranks: Tensor, groups: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """`summarize` for each group of targets.
+
+    Args:
+        ranks: int64 `[n]`.
+        groups: name -> bool mask `[n]`, as :func:`length_groups` makes them.
+
+    Returns:
+        By name the metrics and the count `users`. A group without users is left out.
+
+    Raises:
+        TypeError: `ranks` is not int64.
+        ValueError: lengths differ.
+    """
+    _check_ranks(ranks)
+    for name, mask in groups.items():
+        if mask.shape != ranks.shape:
+            raise ValueError(
+                f"the group {name!r} has {mask.numel()} users but ranks {ranks.numel()}"
+            )
+    return {
+        name: {"users": int(mask.sum()), **summarize(ranks[mask])}
+        for name, mask in groups.items()
+        if bool(mask.any())
+    }
 
 
 def _mean(values: Tensor) -> float:

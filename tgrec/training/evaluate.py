@@ -16,6 +16,7 @@ from tgrec.metrics import (
     MISS,
     candidate_ranks,
     group_summaries,
+    length_groups,
     sampled_negatives,
     summarize,
     target_ranks,
@@ -44,7 +45,8 @@ class Evaluation:
             ``tgrec.metrics.MISS`` (all metrics 0) for a target that is a miss by definition.
         history_length: ``[n]`` int64 number of events before each target.
         targets: What was asked.
-        groups: Name -> ``[n]`` bool, further groups to report (cold users, cold items).
+        groups: Name -> ``[n]`` bool, whose figures are reported: by length of history, ``rare
+            item`` (the target is of the rarer half of the items of training), cold users and items.
     """
 
     ranks: dict[str, Tensor]
@@ -57,12 +59,8 @@ class Evaluation:
         return {name: summarize(ranks) for name, ranks in self.ranks.items()}
 
     def group_metrics(self) -> dict[str, dict[str, float]]:
-        """Full-ranking metrics by length of history and by the named groups, with ``users``."""
-        out = group_summaries(self.ranks["full"], self.history_length)
-        for name, mask in self.groups.items():
-            if mask.any():
-                out[name] = {"users": float(mask.sum()), **summarize(self.ranks["full"][mask])}
-        return out
+        """Group -> full-ranking metrics, and the number of ``users``."""
+        return group_summaries(self.ranks["full"], self.groups)
 
 
 @torch.no_grad()
@@ -139,8 +137,13 @@ def evaluate(
                 ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
     finally:
         model.train(was_training)
-    groups = _cold_groups(split, targets, popularity.cpu(), loader.lengths(asked).cpu(), ranks)
-    return Evaluation(ranks, loader.lengths(asked).cpu(), targets, groups)
+    length, counts = loader.lengths(asked).cpu(), popularity.cpu()
+    groups = {
+        **length_groups(length),
+        "rare item": _of_the_rarer_half(counts)[targets.item],
+        **_cold_groups(split, targets, counts, length, ranks),
+    }
+    return Evaluation(ranks, length, targets, groups)
 
 
 def _scores(model: RecModel, batch: RecBatch) -> Tensor:
@@ -215,6 +218,12 @@ def _draws(stream: int, user: Tensor, num_items: int) -> Tensor:
     item = torch.arange(num_items, device=user.device)
     # A few users at a time: hashing holds several int64 copies of what it works on.
     return torch.cat([uniform64(stream, some.unsqueeze(1), item) for some in user.split(64)])
+
+
+def _of_the_rarer_half(counts: Tensor) -> Tensor:
+    """``[N]`` bool: of the items with training events, those with the median number or fewer."""
+    there = counts > 0
+    return there & (counts <= counts[there].median()) if there.any() else there
 
 
 def _cold_groups(

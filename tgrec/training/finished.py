@@ -62,4 +62,5 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
         found = summarize(ranks[name]) if name in ranks else {}
         if any(abs(value - found.get(metric, 0.0)) > 1e-9 for metric, value in figures.items()):
             raise ValueError(f"{folder}: {RANKS} and {METRICS} are of different runs")
-    return RankedRun(record, ranks, user, interrupted=stopped == "interrupted")
+    groups = read_ranks(folder / RANKS, "group")
+    return RankedRun(record, ranks, user, groups, interrupted=stopped == "interrupted")

@@ -37,12 +37,14 @@ class RankedRun:
         ranks: candidate set -> int64 `[n]`; the full ranking gives intervals and paired tests.
             Without it the run is shown with its means only.
         user: int64 `[n]`, whose ranks these are; compared between runs if given.
+        groups: name -> bool `[n]`, as :class:`tgrec.training.Evaluation` has them.
         interrupted: whether training was stopped before its end, by Ctrl-C or SIGTERM.
     """
 
     record: RunRecord
     ranks: Mapping[str, Tensor] = field(default_factory=dict)
     user: Tensor | None = None
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -154,7 +156,7 @@ def _summary_table(title: str, runs: Sequence[RankedRun]) -> Table:
 def _group_table(title: str, records: Sequence[RunRecord]) -> Table:
     names = list(dict.fromkeys(name for record in records for name in record.groups))
     table = _table(
-        f"{title}: NDCG@10 / HR@10 by number of events before the target", ["model", *names]
+        f"{title}: NDCG@10 / HR@10 by events before the target, and other groups", ["model", *names]
     )
     for record in records:
         cells = []

@@ -150,8 +150,10 @@ def run(
     keep()
     record = _record(name, model, task, settings, result, evaluation, made_with)
     write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
-    interrupted = result.stopped == "interrupted"
-    return RankedRun(record, evaluation.ranks, evaluation.targets.user, interrupted)
+    return RankedRun(
+        record, evaluation.ranks, evaluation.targets.user, evaluation.groups,
+        interrupted=result.stopped == "interrupted",
+    )  # fmt: skip
 
 
 def write_ranks(path: Path, evaluation: Evaluation) -> None:
@@ -169,13 +171,16 @@ def write_ranks(path: Path, evaluation: Evaluation) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def read_ranks(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Candidate set -> ``[n]`` ranks, as :func:`write_ranks` saved them."""
+def read_ranks(path: str | os.PathLike[str], kind: str = "rank") -> dict[str, torch.Tensor]:
+    """Candidate set -> ``[n]`` ranks, or name -> ``[n]`` bool for the kind ``group``.
+
+    As :func:`write_ranks` saved them.
+    """
     with np.load(path, allow_pickle=False) as arrays:
         return {
-            k.removeprefix("rank/"): torch.from_numpy(arrays[k])
+            k.removeprefix(f"{kind}/"): torch.from_numpy(arrays[k])
             for k in arrays
-            if k.startswith("rank/")
+            if k.startswith(f"{kind}/")
         }
 
 
