@@ -120,9 +120,25 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     block = [f"{title} ({checksums})", "\n".join(lines), notes + "."]
     block += test_table(rows, names, results) if results is not None else []
     if detail:
+        block += group_table(rows, names)
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]
         block.append("\n".join(commands))
     return "\n\n".join(block)
+
+
+def group_table(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """NDCG@10 of groups of users, as blocks of Markdown; none if there is one group only."""
+    sizes = {g: int(f["users"]) for row in rows for r in row for g, f in r.groups.items()}
+    if len(sizes) < 2:
+        return []
+    lines = [_line(["model", *(f"{group} ({size:,})" for group, size in sizes.items())])]
+    lines.append(_line([":--"] + ["--:"] * len(sizes)))
+    for name, row in zip(names, rows, strict=True):
+        values = [[r.groups[g]["NDCG@10"] for r in row if g in r.groups] for g in sizes]
+        means = [f"{statistics.fmean(v):.4f}" if len(v) == len(row) else "-" for v in values]
+        lines.append(_line([name, *means]))
+    about = "NDCG@10 by the number of events before the target, and of other groups (their size)."
+    return [about, "\n".join(lines)]
 
 
 @dataclass(frozen=True)
@@ -245,7 +261,9 @@ def replace_block(text: str, body: str, name: str) -> str:
 
 
 def _settings(record: RunRecord) -> dict[str, object]:
-    return {key: value for key, value in record.settings.items() if key not in NOT_A_SETTING}
+    # An option that older runs did not have yet is off where it is None.
+    given = {key: value for key, value in record.settings.items() if value is not None}
+    return {key: value for key, value in given.items() if key not in NOT_A_SETTING}
 
 
 def _values(row: Row, candidates: str, metric: str) -> list[float]:

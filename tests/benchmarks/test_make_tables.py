@@ -102,6 +102,27 @@ def test_other_settings_and_variants_are_other_rows_best_first(script: ModuleTyp
     assert "n=2" in found[1]
 
 
+def test_an_option_that_is_off_makes_no_other_row(script: ModuleType) -> None:
+    older = make_record(0.19)
+    newer = make_record(0.21, date="2026-02-01T00:00:00Z", settings={"d_model": 64, "new": None})
+    assert "| sasrec | 300,000 | n=1 | 0.2100 |" in script.board_table([older, newer], detail=False)
+
+
+def test_groups_of_users_have_a_table_of_means(script: ModuleType) -> None:
+    few, many = (
+        {"users": n, **summarize(torch.tensor([1, 2, rank]))} for n, rank in ((3, 5), (9, 8))
+    )
+    records = [make_record(seed=0, groups={"<=50": few, "rare item": many}),
+               make_record(seed=1, groups={"<=50": many, "rare item": many}),
+               make_record(0.1, model="older", groups={"<=50": few})]  # fmt: skip
+    text = script.board_table(records, detail=True)
+    assert "| model | <=50 (3) | rare item (9) |" in text
+    mean = (few["NDCG@10"] + many["NDCG@10"]) / 2
+    assert f"| sasrec | {mean:.4f} | {many['NDCG@10']:.4f} |" in text
+    assert f"| older | {few['NDCG@10']:.4f} | - |" in text
+    assert "rare item" not in script.board_table(records, detail=False)
+
+
 def test_tracks_and_boards_have_tables_of_their_own(script: ModuleType) -> None:
     records = [
         make_record(protocol="another"),
