@@ -30,12 +30,12 @@ BERT4REC = Golden(
 )
 
 GOLDEN: dict[str, Golden] = {
-    "sasrec": Golden(train={**TRAIN, "epochs": 60}),
+    "sasrec": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),
     "bert4rec": BERT4REC,
     # As bert4rec, with the time between events in the attention.
     "enhanced_bert4rec": Golden(
         {"mask_prob": 0.4, "last_prob": 0.3},
-        {**TRAIN, "epochs": 100, "windows": "random"},
+        {**TRAIN, "epochs": 60, "lr": 2e-3, "windows": "random"},
     ),
     # 469,505 parameters: the TGT branch is deep and narrow, which is worth more than width (HSTU),
     # and all events of long histories are trained on. The gate and the weight of the graph are
@@ -62,10 +62,10 @@ GOLDEN: dict[str, Golden] = {
         {**TRAIN, "epochs": 20, "batch_size": 256, "lr": 5e-3},
     ),
     # The field of seed 000, each under the loss and budget of the models above.
-    "gru4rec": Golden(train={**TRAIN, "epochs": 60}),
-    "caser": Golden({"window": 10}, {**TRAIN, "epochs": 60}),
-    "hstu": Golden(train={**TRAIN, "epochs": 60}),
-    "tcn_bert4rec": Golden(train={**TRAIN, "epochs": 60}),
+    "gru4rec": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),
+    "caser": Golden({"window": 10}, {**TRAIN, "epochs": 60, "lr": 2e-3}),
+    "hstu": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),
+    "tcn_bert4rec": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),
     "bert_hybrid_fixed": BERT4REC,
     "bert_hybrid_discrete": BERT4REC,
     "bert_hybrid_learned": BERT4REC,
