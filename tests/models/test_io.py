@@ -246,6 +246,16 @@ def test_without_these_events_there_is_no_model(given: str, tmp_path: Path, spli
         load_model(tmp_path, MODELS, train=train)
 
 
+def test_weights_from_before_an_option_was_there(tmp_path: Path, split: Split) -> None:
+    model = build("tgt_bert4rec", split)
+    save_model(model, tmp_path, learned_only=True)
+    saved = json.loads((tmp_path / CONFIG).read_text())
+    del saved["config"]["graph_weight"]
+    (tmp_path / CONFIG).write_text(json.dumps(saved))
+    loaded = load_model(tmp_path, MODELS, train=split.train)
+    assert torch.equal(scores(loaded, split), scores(model, split))
+
+
 def test_a_model_that_counts_nothing_needs_no_events(tmp_path: Path, split: Split) -> None:
     model = build("sasrec", split)
     save_model(model, tmp_path, learned_only=True)

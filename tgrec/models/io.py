@@ -161,8 +161,9 @@ def load_model(
             f"{folder / CONFIG}: {saved['class']} cannot be made from it ({error}); was it saved "
             f"by another version of the class?"
         ) from error
-    # As JSON, which knows no tuples.
-    same = json.dumps(model.config, sort_keys=True) == json.dumps(saved["config"], sort_keys=True)
+    # As JSON, which knows no tuples. Options that came later have their defaults.
+    made = {k: v for k, v in model.config.items() if k in saved["config"]}
+    same = json.dumps(made, sort_keys=True) == json.dumps(saved["config"], sort_keys=True)
     if learned_only and (train is None or not same):
         why = "none were given" if train is None else "those given give other counts"
         raise ValueError(
