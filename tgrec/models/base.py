@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -102,6 +103,15 @@ class RecModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of learned values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a constructor was given, as :class:`RecModel` takes it.
+
+    Args:
+        given: Its ``locals()``, before it has any other.
+    """
+    return {name: value for name, value in given.items() if name not in ("self", "__class__")}
 
 
 def inner_products(user: Tensor, item: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling
 from tgrec.data.random import uniform
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, arguments
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions, SequenceEncoder
 
@@ -105,18 +105,7 @@ class BERT4Rec(RecModel):
         last_prob: float = 0.1,
         positions: Positions = "learned",
     ) -> None:
-        super().__init__(
-            num_items,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_blocks=n_blocks,
-            d_ff=d_ff,
-            max_len=max_len,
-            dropout=dropout,
-            mask_prob=mask_prob,
-            last_prob=last_prob,
-            positions=positions,
-        )
+        super().__init__(**arguments(locals()))
         for name, share in (("mask_prob", mask_prob), ("last_prob", last_prob)):
             if not 0 <= share <= 1:
                 raise ValueError(f"'{name}' needs to be in [0, 1] (got {share})")

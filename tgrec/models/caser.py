@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, arguments
 from tgrec.models.sasrec import next_item_loss
 from tgrec.nn.tcn import runs
 from tgrec.nn.transformer import Dropout
@@ -55,15 +55,7 @@ class Caser(RecModel):
         max_len: int = 200,
         dropout: float = 0.2,
     ) -> None:
-        super().__init__(
-            num_items,
-            d_model=d_model,
-            window=window,
-            num_horizontal=num_horizontal,
-            num_vertical=num_vertical,
-            max_len=max_len,
-            dropout=dropout,
-        )
+        super().__init__(**arguments(locals()))
         for name in ("window", "num_horizontal", "num_vertical"):
             if self.config[name] < 1:
                 raise ValueError(f"'{name}' needs to be positive (got {self.config[name]})")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 from tgrec.data.random import uniform
-from tgrec.models.base import RecModel, inner_products
+from tgrec.models.base import RecModel, arguments, inner_products
 from tgrec.models.bert4rec import append_mask, make_cloze
 from tgrec.models.side_information import chosen_features, feature_bins, genres
 from tgrec.models.side_inputs import SideInputs
@@ -116,30 +116,13 @@ class EnhancedBERT4Rec(RecModel):
         recent: int = 10,
         gradient_checkpointing: bool = False,
     ) -> None:
-        bins = {name: list(edges) for name, edges in (bins or {}).items() if name in features}
+        given = arguments(locals())
         weights = _weights(task_weights or {})
         if not ("rating" in features and weights["rating_prediction"]):
             features = [name for name in features if name != "user"]  # nothing to learn it from
-        super().__init__(
-            num_items,
-            num_users=num_users,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_blocks=n_blocks,
-            d_ff=d_ff,
-            max_len=max_len,
-            dropout=dropout,
-            mask_prob=mask_prob,
-            last_prob=last_prob,
-            features=list(features),
-            bins=bins,
-            num_genres=num_genres,
-            task_weights=weights,
-            uncertainty_weighting=uncertainty_weighting,
-            unknown_prob=unknown_prob,
-            recent=recent,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        bins = {name: list(edges) for name, edges in (bins or {}).items() if name in features}
+        built = {"features": list(features), "bins": bins, "task_weights": weights}
+        super().__init__(**{**given, **built})
         _check(self.config)
         self.features, self.bins, self.recent = tuple(features), bins, recent
         self.mask_prob, self.last_prob = mask_prob, last_prob

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, arguments
 from tgrec.models.sasrec import next_item_loss
 from tgrec.nn.transformer import Dropout
 
@@ -42,14 +42,7 @@ class GRU4Rec(RecModel):
         max_len: int = 200,
         dropout: float = 0.2,
     ) -> None:
-        super().__init__(
-            num_items,
-            d_model=d_model,
-            hidden_channels=hidden_channels,
-            n_blocks=n_blocks,
-            max_len=max_len,
-            dropout=dropout,
-        )
+        super().__init__(**arguments(locals()))
         self.sampling = Sampling(max_len=max_len)
         self.item = nn.Parameter(torch.empty(num_items, d_model).normal_(std=0.02))
         self.gru = nn.GRU(d_model, hidden_channels, n_blocks, batch_first=True)

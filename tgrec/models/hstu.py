@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, arguments
 from tgrec.models.sasrec import next_item_loss
 from tgrec.nn.gap_attention import gap_pairs
 from tgrec.nn.hstu import HSTUEncoder
@@ -52,16 +52,7 @@ class HSTU(RecModel):
         temperature: float = 0.05,
         use_time: bool = True,
     ) -> None:
-        super().__init__(
-            num_items,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_blocks=n_blocks,
-            max_len=max_len,
-            dropout=dropout,
-            temperature=temperature,
-            use_time=use_time,
-        )
+        super().__init__(**arguments(locals()))
         if not temperature > 0:
             raise ValueError(f"'temperature' needs to be positive (got {temperature})")
         self.sampling = Sampling(max_len=max_len)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, arguments
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions, SequenceEncoder
 
@@ -45,16 +45,7 @@ class SASRec(RecModel):
         dropout: float = 0.2,
         positions: Positions = "learned",
     ) -> None:
-        super().__init__(
-            num_items,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_blocks=n_blocks,
-            d_ff=d_ff,
-            max_len=max_len,
-            dropout=dropout,
-            positions=positions,
-        )
+        super().__init__(**arguments(locals()))
         self.sampling = Sampling(max_len=max_len)
         self.item = nn.Parameter(torch.empty(num_items, d_model).normal_(std=0.02))
         self.encoder = SequenceEncoder(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel, inner_products
+from tgrec.models.base import RecModel, arguments, inner_products
 from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.models.sasrec import next_item_loss
@@ -114,27 +114,7 @@ class TGTBERT4Rec(RecModel):
         temperature: float = 0.0,
         num_edges: tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(
-            num_items,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_blocks=n_blocks,
-            d_ff=d_ff,
-            tgt_blocks=tgt_blocks,
-            tgt_d_ff=tgt_d_ff,
-            max_len=max_len,
-            dropout=dropout,
-            fusion_alpha=fusion_alpha,
-            learnable_fusion=learnable_fusion,
-            graph_weight=graph_weight,
-            mask_prob=mask_prob,
-            last_prob=last_prob,
-            positions=positions,
-            use_time=use_time,
-            use_graph=use_graph,
-            temperature=temperature,
-            num_edges=num_edges,
-        )
+        super().__init__(**arguments(locals()))
         if not 0 <= fusion_alpha <= 1:
             raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {fusion_alpha})")
         for name, value in (("temperature", temperature), ("graph_weight", graph_weight)):

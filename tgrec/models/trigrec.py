@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel
+from tgrec.models.base import RecModel, arguments
 from tgrec.models.bert4rec import BERTBranch
 from tgrec.models.markov import SkipMarkov
 from tgrec.models.trigrec_config import Inputs, Stage, check_config
@@ -112,13 +112,7 @@ class TriGRec(RecModel):
         num_users: int = 1,
         num_edges: int | None = None,
     ) -> None:
-        super().__init__(
-            num_items, num_domains=num_domains, target=target, d_model=d_model, n_heads=n_heads,
-            n_blocks=n_blocks, d_ff=d_ff, max_len=max_len, dropout=dropout, mask_prob=mask_prob,
-            last_prob=last_prob, positions=positions, stage=stage, inputs=inputs,
-            adversary=adversary, alignment=alignment, separation=separation, use_graph=use_graph,
-            graph_weight=graph_weight, loaded=loaded, num_users=num_users, num_edges=num_edges,
-        )  # fmt: skip
+        super().__init__(**arguments(locals()))
         check_config(self.config)
         self.sampling = Sampling(max_len=max_len)
         self.stage, self.inputs, self.target = stage, inputs, target
