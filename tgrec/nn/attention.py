@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,6 +20,8 @@ _LOG2E = 1.0 / math.log(2.0)
 _SAFE_EXPONENT = 64.0
 # Pairs (of one head) whose weights are worked on at a time: 4 MB in bf16, in the cache of a CPU.
 _PAIRS_AT_A_TIME = 1 << 21
+# Fewer queries than this at a time are not worth the calls.
+_QUERIES_AT_A_TIME = 64
 
 
 def padded_attention(
@@ -164,7 +167,21 @@ def _apply(
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    return cast(Tensor, _Attention.apply(q, k, v, table, position_bias, options))  # type: ignore[no-untyped-call]
+    queries, length = q.size(2), k.size(2)
+    # What is shut for all queries of a part need not be worked on: with n parts, (n - 1) / 2n.
+    count = 1 if q.is_cuda or not options.causal else max(1, queries // _QUERIES_AT_A_TIME)
+    done = []
+    for first, last in pairwise(queries * i // count for i in range(count + 1)):
+        seen = length - queries + last
+        pairs = None if options.pairs is None else options.pairs[:, first:last, :seen]
+        mask = None if options.mask is None else options.mask[:, :seen]
+        bias = None if position_bias is None else position_bias[:, first:last, :seen]
+        part = options._replace(pairs=pairs, mask=mask)
+        some = (q[:, :, first:last], k[:, :, :seen], v[:, :, :seen])
+        done.append(_Attention.apply(*some, table, bias, part))  # type: ignore[no-untyped-call]
+    if count == 1:
+        return cast(Tensor, done[0])
+    return torch.cat([part.transpose(1, 2) for part in done], dim=1).transpose(1, 2)
 
 
 def _parts(q: torch.Size, length: int, device: torch.device) -> list[slice]:
