@@ -29,6 +29,7 @@ from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel, load_model
 from tgrec.models.io import read_config
+from tgrec.nn.transformer import Positions
 from tgrec.training import (
     RankedRun,
     Task,
@@ -125,7 +126,7 @@ class Options:
     """Share of positions masked (BERT branch)."""
     last_prob: float | None = None
     """Share of sequences in which only the last position is masked (BERT branch)."""
-    positions: Literal["learned", "sinusoidal"] | None = None
+    positions: Positions | None = None
     """Kind of position vectors."""
     tgt_fusion_alpha: float | None = None
     """Share of the BERT branch; 1 is that branch alone, 0 the TGT branch alone."""

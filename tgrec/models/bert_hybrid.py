@@ -56,7 +56,7 @@ class BERTHybrid(BERT4Rec):
         dropout: In [0, 1).
         mask_prob: Share of positions masked.
         last_prob: Share of training sequences in which only the last position is masked.
-        positions: ``learned`` or ``sinusoidal``.
+        positions: ``learned``, ``sinusoidal`` or ``relative``.
         graph_layers: K of the LightGCN.
         num_edges: E of the graph; filled by :meth:`from_graph` (a model made by hand has none).
     """

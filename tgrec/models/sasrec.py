@@ -31,7 +31,7 @@ class SASRec(RecModel):
         d_ff: Width of the feed-forward layers.
         max_len: L, how many of the latest events are read.
         dropout: In [0, 1).
-        positions: ``learned`` or ``sinusoidal``.
+        positions: ``learned``, ``sinusoidal`` or ``relative``.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class TCNBERT4Rec(BERT4Rec):
         dropout: In [0, 1).
         mask_prob: Share of positions masked (BERT branch).
         last_prob: Share of training sequences in which only the last position is masked.
-        positions: ``learned`` or ``sinusoidal`` (BERT branch).
+        positions: ``learned``, ``sinusoidal`` or ``relative`` (BERT branch).
         levels: Levels of the TCN branch.
         kernel_size: Positions that a convolution reads.
         fusion_alpha: Share of the BERT branch at the start, in (0, 1).

@@ -83,7 +83,7 @@ class TGTBERT4Rec(RecModel):
         graph_weight: w.
         mask_prob: Share of positions masked for the BERT branch.
         last_prob: Share of sequences in which only the last position is masked.
-        positions: ``learned`` or ``sinusoidal``.
+        positions: ``learned``, ``sinusoidal`` or ``relative``.
         use_time: Whether the TGT branch reads times.
         use_graph: Whether the TGT branch reads item-item edges (they come from
             :meth:`from_graph`; a model made by hand has none).

@@ -73,7 +73,7 @@ class TriGRec(RecModel):
         dropout: In [0, 1).
         mask_prob: Share of positions masked.
         last_prob: Share of sequences in which only the last position is masked.
-        positions: ``learned`` or ``sinusoidal``.
+        positions: ``learned``, ``sinusoidal`` or ``relative``.
         stage: What is trained.
         inputs: What stage 2 reads.
         adversary: Weight of the domain discriminator; 0 is none.
