@@ -51,7 +51,7 @@ FULL = "full"
 # Of whom tables of their own are printed: name of the group, and how it is called in the title.
 GROUPS = {
     "<=50": ", at most 50 events before the target",
-    "rare item": ", targets of the rarer half of all items",
+    "rare item": ", targets of the rarer half of the items",
 }
 OUTCOMES = ("best_epoch", "val", "device")  # what a record holds beside the settings of a run
 
@@ -260,9 +260,13 @@ def print_ablations(runs: Sequence[RankedRun]) -> None:
     """Each variant against the first run: over all users, and over some of them."""
     # Without a terminal (a log file) rich assumes 80 columns and would fold every cell.
     console = Console(width=None if sys.stdout.isatty() else 180)
+    base = runs[0]
     console.print(ablation_table(runs))
     for group, what in GROUPS.items():
-        if all(group in run.groups and bool(run.groups[group].any()) for run in runs):
+        lacking = [run.record.variant or FULL for run in runs if group not in run.groups]
+        if lacking:
+            say(f"no table of {group!r}: {', '.join(lacking)} ran before this group was measured")
+        elif bool(base.groups[group].any()):
             console.print(ablation_table(runs, group, what))
     for record in (run.record for run in runs):
         say_alarm(console, record)

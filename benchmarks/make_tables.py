@@ -127,8 +127,16 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
 
 
 def group_table(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """NDCG@10 of groups of users, as blocks of Markdown; none if there is one group only."""
-    sizes = {g: int(f["users"]) for row in rows for r in row for g, f in r.groups.items()}
+    """NDCG@10 of groups of users, as blocks of Markdown; none if there are fewer than two."""
+    sizes: dict[str, int] = {}
+    for record in (record for row in rows for record in row):
+        for group, figures in record.groups.items():
+            size = int(figures["users"])
+            if sizes.setdefault(group, size) != size:
+                raise ValueError(
+                    f"{record.protocol}: {record.model}, seed {record.seed}, has {size} users in "
+                    f"the group {group!r}, where others have {sizes[group]}"
+                )
     if len(sizes) < 2:
         return []
     lines = [_line(["model", *(f"{group} ({size:,})" for group, size in sizes.items())])]

@@ -100,7 +100,7 @@ class Options:
     clip: float | None = None
     """Largest norm of the gradient, 0 for none."""
     windows: Literal["last", "all", "random", "early"] | None = None
-    """Train on the last max_len events of each user, on all in windows, or on one that moves."""
+    """Train on each user's last max_len events, on all in windows, or on a window that moves."""
     precision: Literal["auto", "bf16", "fp32"] | None = None
     """Of products."""
 
@@ -133,7 +133,7 @@ class Options:
     tgt_learnable_fusion: bool | None = None
     """Whether that share and the weight of the graph are learned."""
     graph_weight: float | None = None
-    """Weight of the item-item transitions in the scores of the TGT branch."""
+    """Weight of the item-item transitions in the scores."""
     use_time: bool | None = None
     """Whether the TGT branch reads times."""
     use_graph: bool | None = None

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tgrec.datasets import DatasetNotFound, load_board
+from tgrec.datasets import DatasetNotFound, checksum, load_board
 from tgrec.models import MODELS, EnhancedBERT4Rec, load_model
 from tgrec.models.io import read_config
 from tgrec.training import rating_rmse
@@ -38,8 +38,10 @@ def main(run: Annotated[Path, tyro.conf.Positional], root: Path | None = None) -
     """
     folder = run / "model" if (run / "model").is_dir() else run
     saved = read_config(folder)
-    _, split = load_board(saved["board"], root)
-    model = load_model(folder, MODELS, train=split.train).eval()
+    if missing := [key for key in ("board", "track") if key not in saved]:
+        raise ValueError(f"{run} does not say its {missing[0]}; give a run of benchmarks/ml1m.py")
+    graph, split = load_board(saved["board"], root)
+    model = load_model(folder, MODELS, catalogue=checksum(graph), train=split.train).eval()
     if not isinstance(model, EnhancedBERT4Rec) or model.rating is None:
         raise ValueError(f"{run} is a {type(model).__name__} without a rating head; only "
                          "enhanced_bert4rec on data with ratings has one")  # fmt: skip

@@ -87,7 +87,7 @@ def test_one_command_makes_all_runs_and_one_table(
     title = "paired bootstrap over users against the full model"
     assert printed.count(title) == 3
     assert printed.count(f"at most 50 events before the target, {title}") == 1
-    assert printed.count(f"targets of the rarer half of all items, {title}") == 1
+    assert printed.count(f"targets of the rarer half of the items, {title}") == 1
     records = read_records(file)
     assert [record.variant for record in records] == ["", *names[1:]]
     full, no_graph, no_time, bert, tgt, learned = (record.settings for record in records)

@@ -109,14 +109,16 @@ def test_an_option_that_is_off_makes_no_other_row(script: ModuleType) -> None:
 
 
 def test_groups_of_users_have_a_table_of_means(script: ModuleType) -> None:
-    few, many = (
-        {"users": n, **summarize(torch.tensor([1, 2, rank]))} for n, rank in ((3, 5), (9, 8))
-    )
-    records = [make_record(seed=0, groups={"<=50": few, "rare item": many}),
-               make_record(seed=1, groups={"<=50": many, "rare item": many}),
+    few, many = ({"users": 3, **summarize(torch.tensor([1, 2, rank]))} for rank in (5, 8))
+    rare = {**many, "users": 9}
+    records = [make_record(seed=0, groups={"<=50": few, "rare item": rare}),
+               make_record(seed=1, groups={"<=50": many, "rare item": rare}),
                make_record(0.1, model="older", groups={"<=50": few})]  # fmt: skip
     text = script.board_table(records, detail=True)
     assert "| model | <=50 (3) | rare item (9) |" in text
+    other = make_record(seed=2, groups={"<=50": {**few, "users": 4}})
+    with pytest.raises(ValueError, match="4 users in the group '<=50', where others have 3"):
+        script.board_table([*records, other], detail=True)
     mean = (few["NDCG@10"] + many["NDCG@10"]) / 2
     assert f"| sasrec | {mean:.4f} | {many['NDCG@10']:.4f} |" in text
     assert f"| older | {few['NDCG@10']:.4f} | - |" in text

@@ -134,6 +134,7 @@ def test_popularity_is_in_the_scores_once() -> None:
     batch = asked(model)
     counts = torch.bincount(SPLIT.train[GRAPH.interaction_types[0]].edge_index[1], minlength=40)
     assert torch.equal(model.inputs.item_count[counts > 0], counts[counts > 0].float())
+    assert counts.max() > 1
     with_it = model.score(batch)
     model.inputs.popularity.zero_()
     without = model.score(batch)
@@ -166,8 +167,36 @@ def test_the_usual_count_of_new_items_is_that_of_their_genres() -> None:
     one_plus = torch.tensor([10.0, 2.0, 4.0]).log()
     first = (one_plus[0] + 0.5 * one_plus[1]) / 1.5
     wanted = torch.stack([first, one_plus.mean(), one_plus.mean()]).expm1()
-    torch.testing.assert_close(usual_count(counts, share.float())[3:], wanted)
-    assert usual_count(torch.zeros(2), torch.zeros(2, 0)).tolist() == [0, 0]
+    torch.testing.assert_close(usual_count(counts, share.float(), share[3:].float()), wanted)
+    assert usual_count(torch.zeros(2), torch.zeros(2, 0), torch.zeros(2, 0)).tolist() == [0, 0]
+
+
+@torch.no_grad()
+def test_new_items_are_as_popular_as_their_genres() -> None:
+    """In the graph without training events, or not in the graph at all; none without genres."""
+    gone = SPLIT.train[GRAPH.interaction_types[0]].edge_index[1] < 3
+    train = SPLIT.train.select_events(~gone, GRAPH.interaction_types[0][1])
+    for features in (["genre", "popularity"], ["popularity"]):
+        inputs = build(train, features=features, loud=False).inputs
+        known = inputs.item_count[inputs.item_trained].log1p()
+        for item in range(3):
+            genre = GRAPH["item"].genre[item].nonzero().view(-1).tolist() * ("genre" in features)
+            wanted = inputs.popularity * inputs.item_count[item].log1p()
+            torch.testing.assert_close(inputs.item_popularity(genre), wanted)
+            assert torch.isclose(wanted, known.mean()) != ("genre" in features)
+
+
+def test_tasks_see_as_many_events_as_an_average_user_has() -> None:
+    """At most ``max_len``: what the last positions weigh in the loss."""
+    events = SPLIT.train[GRAPH.interaction_types[0]].edge_index[0].bincount()
+    mean = float(events[events > 0].float().mean())
+    for max_len, per_row in ((4, 4.0), (200, mean)):
+        model = build(max_len=max_len, unknown_prob=0.0)
+        assert float(model.inputs.events_per_user) == pytest.approx(mean)
+        batch = training_batch(model)
+        _, counts = model.loss_terms(batch)
+        count = float(counts[list(model.tasks.tasks).index("next_item")])
+        assert count == pytest.approx(per_row * batch.user.numel(), rel=1e-5)
 
 
 def test_bins() -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tgrec.data import Split, leave_one_out
+from tgrec.datasets import simulate_movielens
 from tgrec.loader import SeedLoader
 from tgrec.models import MODELS, BERT4Rec, RecModel, SASRec, load_model, save_model
 from tgrec.models.io import CONFIG, WEIGHTS, load_parameters, parameters_copy, read_config
@@ -244,6 +245,14 @@ def test_without_these_events_there_is_no_model(given: str, tmp_path: Path, spli
     said = "none were given" if train is None else "give other counts"
     with pytest.raises(ValueError, match=f"needs the training events.*{said}"):
         load_model(tmp_path, MODELS, train=train)
+
+
+def test_side_information_is_read_again_from_the_graph(tmp_path: Path) -> None:
+    split = leave_one_out(simulate_movielens(num_users=40, num_items=30, mean_events=8)[0])
+    model = build("enhanced_bert4rec", split)
+    save_model(model, tmp_path, learned_only=True)
+    loaded = load_model(tmp_path, MODELS, train=split.train)
+    assert torch.equal(scores(loaded, split), scores(model, split))
 
 
 def test_weights_from_before_an_option_was_there(tmp_path: Path, split: Split) -> None:

@@ -109,7 +109,7 @@ def test_gap_attention_matches_autograd(causal: bool, dtype: torch.dtype) -> Non
     _close(_grads(got, leaves + tables), _grads(want, exact), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("asked", [1, 4, L])
+@pytest.mark.parametrize("asked", [1, 4, 9, L])
 @pytest.mark.parametrize("causal", [False, True])
 def test_queries_of_the_last_positions_get_their_rows_of_the_whole(
     asked: int, causal: bool
@@ -324,6 +324,32 @@ def test_bad_arguments_are_named() -> None:
         gap_pairs(_times(), _times(), MASK.long())
     with pytest.raises(RuntimeError, match="out of bounds"):
         gap_attention(q, k, v, pairs, torch.zeros(H, U - 1))
+
+
+@pytest.mark.parametrize("asked", [9, L])
+def test_queries_by_parts_are_the_whole(asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Causal attention with everything on: values, and gradients of all that is learned."""
+    q, k, v = _qkv()
+    table = torch.linspace(-1, 1, H * U, dtype=torch.float64).view(H, U).requires_grad_()
+    place = torch.linspace(0, 1, H * asked * L, dtype=torch.float64).view(H, asked, L)
+    leaves = [q, k, v, table, place.requires_grad_()]
+    pairs = gap_pairs(_times(), _times(), MASK, U, causal=False)[:, L - asked :]
+    calls, apply = [], attention._Attention.apply
+
+    def counted(*given: object) -> object:
+        calls.append(given)
+        return apply(*given)
+
+    monkeypatch.setattr(attention._Attention, "apply", counted)
+    outs, grads = [], []
+    for queries, parts in ((L, 1), (3, asked // 3)):
+        monkeypatch.setattr(attention, "_QUERIES_AT_A_TIME", queries)
+        calls.clear()
+        outs.append(pair_attention(q[:, :, L - asked :], k, v, pairs, table, place, causal=True))
+        assert len(calls) == parts
+        grads.append(_grads(outs[-1], leaves))
+    _close([outs[1]], [outs[0]], 1e-12)
+    _close(grads[1], grads[0], 1e-12)
 
 
 def test_pair_attention_shuts_the_future_on_demand() -> None:

@@ -47,14 +47,14 @@ class EnhancedBERT4Rec(RecModel):
       id, gender, age, occupation, and the mean of the latest items before that position
       (:class:`tgrec.nn.context_attention.ContextAttention`).
     * **Popularity**: scores add a learned weight times the log of an item's training events (the
-      usual ones of its genres if it has none), so that somebody unknown is shown what is popular.
+      usual number of its genres if it has none), so that somebody unknown is shown what is popular.
       The event that is asked for is not counted in training.
     * **Heads**: masked items, the next item (the last position, which alone makes the scores),
       the rating of a given item, and the genres of what comes next, whose target is data and not
       a learned vector, so that it cannot collapse.
 
     The loss weighs tasks, not predictions: a hole counts as much as ``1 / mask share`` events, a
-    last position as much as the events of an average user, so that each task sees about one
+    last position as much as an average user's events (at most L), so that each task sees about one
     prediction per event, and ``task_weights`` (or ``uncertainty_weighting``) decide between them
     (:class:`tgrec.nn.task_weights.TaskWeights`). Cross-entropies are over the items that occur in
     training.
@@ -219,7 +219,7 @@ class EnhancedBERT4Rec(RecModel):
         return self.hidden(self._question(batch), items, facts, last=True)
 
     def encode_user(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
-        """``[B, D]`` what is looked for next.
+        """``[B, D]`` what is looked for next (without the popularity that :meth:`score` adds).
 
         Args:
             batch: A ``user`` that is no node of the graph (-1, for example) is somebody unknown.
@@ -356,8 +356,10 @@ class EnhancedBERT4Rec(RecModel):
         return (guess - wanted).square().sum() * weight, rows.sum() * weight
 
     def monitor(self) -> dict[str, float]:
-        """The mean loss of each task since the last call, and the weights that are learned."""
-        return self.tasks.monitor()
+        """The mean loss of each task since the last call, learned weights, and w."""
+        weight = self.inputs.popularity
+        popular = {} if weight is None else {"popularity": float(weight.detach())}
+        return self.tasks.monitor() | popular
 
 
 def _weights(given: Mapping[str, float]) -> dict[str, float]:

@@ -177,7 +177,8 @@ def load_model(
         reason = " ".join(str(error).split("\n\t")[:2])  # torch lists every tensor
         raise ValueError(
             f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "
-            f"copy both files anew from where they were saved"
+            f"copy both files anew from where they were saved, or train again if another version "
+            f"of tgrec saved them"
         ) from error
     return model.eval()
 
@@ -186,7 +187,7 @@ def _make(cls: type[RecModel], config: dict[str, Any], train: TemporalRecGraph |
     """The model of a configuration, without weights; counts are made where there are events."""
     if train is None:
         return cls(**config)
-    found_out = ("num_items", "num_users", "num_edges")  # by from_graph
+    found_out = ("num_items", "num_users", "num_edges", "num_genres", "bins")  # by from_graph
     return cls.from_graph(train, **{k: v for k, v in config.items() if k not in found_out})
 
 

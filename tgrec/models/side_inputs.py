@@ -110,7 +110,8 @@ class SideInputs(nn.Module):
             self.user_values[:, column] = feature_values(graph, name)
         counts = item_counts(graph).cpu()
         self.item_trained.copy_(counts > 0)
-        self.item_count.copy_(torch.where(counts > 0, counts, usual_count(counts, genres(graph))))
+        usual = usual_count(counts, self.item_genre.cpu(), self.item_genre.cpu())
+        self.item_count.copy_(torch.where(counts > 0, counts, usual))
         users = torch.cat([graph[t].edge_index[0].cpu() for t in graph.interaction_types])
         events = torch.bincount(users, minlength=self.user_trained.numel())
         self.user_trained.copy_(events > 0)
@@ -148,7 +149,10 @@ class SideInputs(nn.Module):
         return self.popularity * counts.log1p()
 
     def item_vector(self, genre: Iterable[int] = (), year: int = 0) -> Tensor:
-        """``[D]`` the vector of an item that is not in the graph, to score like the others.
+        """``[D]`` the vector of an item that is not in the graph.
+
+        Its score is the product with a user's vector, as for the others, and
+        :meth:`item_popularity`.
 
         Args:
             genre: Columns of the graph's ``genre``.
@@ -157,6 +161,26 @@ class SideInputs(nn.Module):
         Raises:
             ValueError: If there is no such genre.
         """
+        share = self._share(genre)
+        return self._described(share, share.new_tensor([float(year)]))[0]
+
+    def item_popularity(self, genre: Iterable[int] = ()) -> Tensor:
+        """``[]`` what the usual popularity of its genres adds to the score of a new item.
+
+        Args:
+            genre: Columns of the graph's ``genre``.
+
+        Raises:
+            ValueError: If there is no such genre.
+        """
+        share = self._share(genre)
+        if self.popularity is None:
+            return share.new_zeros(())
+        counts = self.item_count * self.item_trained
+        return self.popularity * usual_count(counts, self.item_genre, share)[0].log1p()
+
+    def _share(self, genre: Iterable[int]) -> Tensor:
+        """``[1, G]`` equal shares of some genres."""
         share, columns = torch.zeros_like(self.item_genre[:1]), list(genre)
         if any(not 0 <= g < share.size(1) for g in columns):
             raise ValueError(
@@ -164,7 +188,7 @@ class SideInputs(nn.Module):
                 f"the model reads (got {columns})"
             )
         share[0, columns] = 1 / max(1, len(columns))
-        return self._described(share, share.new_tensor([float(year)]))[0]
+        return share
 
     def _described(self, genre: Tensor, year: Tensor) -> Tensor:
         """``[n, D]`` what genres and year say of items."""
@@ -228,21 +252,22 @@ class SideInputs(nn.Module):
         return self.user_values.new_tensor([float(profile.get(n, -1)) for n in self.profile_names])
 
 
-def usual_count(counts: Tensor, share: Tensor) -> Tensor:
-    """``[N]`` how many events (geometric mean) the items with events and the same genres have.
+def usual_count(counts: Tensor, share: Tensor, asked: Tensor) -> Tensor:
+    """``[n]`` how many events (geometric mean) the items with events and the same genres have.
 
     Args:
         counts: ``[N]`` float32 events of each item.
-        share: ``[N, G]`` float32 shares of its genres, all 0 where none is known: the usual count
-            is that of all items then.
+        share: ``[N, G]`` float32 shares of its genres, all 0 where none is known.
+        asked: ``[n, G]`` the shares of what is asked for; where none is known, the usual count is
+            that of all items.
     """
     there = (counts > 0).float()
     logs = counts.log1p()
     overall = logs.sum() / there.sum().clamp(min=1)
     weight = share.t() @ there
     of_genre = torch.where(weight > 0, share.t() @ logs / weight.clamp(min=1e-9), overall)
-    known = share.sum(1) > 0
-    return torch.where(known, share @ of_genre, overall).expm1()
+    known = asked.sum(1) > 0
+    return torch.where(known, asked @ of_genre, overall).expm1()
 
 
 def _check(features: Sequence[str], bins: Mapping[str, Sequence[float]], num_genres: int) -> None:

@@ -54,8 +54,8 @@ class TGTBERT4Rec(RecModel):
     With a ``temperature`` T the rows of E in z, and h of each branch before the gate, are
     divided by their norms, and h by T: cosine logits, as in HSTU.
 
-    What learns a gate sees events that the branches know by heart and counts that leave them out:
-    on MovieLens-1M learned gates give the BERT branch too much and the graph too little, so the
+    Gates are learned from events that the branches know by heart, and from counts that leave these
+    events out: on MovieLens-1M they give the BERT branch too much and the graph too little, so the
     golden setting chooses both on validation.
 
     The loss is the mean cross-entropy over the whole catalogue of three kinds of predictions: of
@@ -80,7 +80,7 @@ class TGTBERT4Rec(RecModel):
         fusion_alpha: Share of the BERT branch, in [0, 1].
         learnable_fusion: Whether the gate (only if ``0 < fusion_alpha < 1``) and the weight of
             the graph are learned.
-        graph_weight: w.
+        graph_weight: w, at least 0; where it starts, if it is learned.
         mask_prob: Share of positions masked for the BERT branch.
         last_prob: Share of sequences in which only the last position is masked.
         positions: ``learned``, ``sinusoidal`` or ``relative``.

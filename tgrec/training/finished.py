@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgrec.metrics import summarize
+from tgrec.metrics import length_groups, summarize
 from tgrec.training.record import RunRecord
 from tgrec.training.report import RankedRun
 from tgrec.training.run import CONFIG, METRICS, RANKS, read_ranks
@@ -57,10 +57,10 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from error
     ranks = read_ranks(folder / RANKS)
     with np.load(folder / RANKS, allow_pickle=False) as arrays:
-        user = torch.from_numpy(arrays["user"])
+        user, length = (torch.from_numpy(arrays[key]) for key in ("user", "history_length"))
     for name, figures in record.metrics.items():
         found = summarize(ranks[name]) if name in ranks else {}
         if any(abs(value - found.get(metric, 0.0)) > 1e-9 for metric, value in figures.items()):
             raise ValueError(f"{folder}: {RANKS} and {METRICS} are of different runs")
-    groups = read_ranks(folder / RANKS, "group")
+    groups = length_groups(length) | read_ranks(folder / RANKS, "group")
     return RankedRun(record, ranks, user, groups, interrupted=stopped == "interrupted")
