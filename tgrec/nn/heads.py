@@ -15,6 +15,7 @@ class ItemHead(nn.Module):
     def __init__(self, d_model: int) -> None:
         super().__init__()
         self.project, self.norm = nn.Linear(d_model, d_model), nn.LayerNorm(d_model)
+        nn.init.eye_(self.project.weight)  # as the values of the encoder, and for the same reason
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``[..., D]`` to the same shape."""
