@@ -21,6 +21,7 @@ from torch import Tensor
 from tgrec.data import RecBatch, Split
 from tgrec.datasets import load_board
 from tgrec.loader import SeedLoader, Track
+from tgrec.metrics import length_groups
 from tgrec.models import MODELS, TGTBERT4Rec, load_model
 from tgrec.models.bert4rec import append_mask
 from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
@@ -36,7 +37,6 @@ from tgrec.sampler import EventIndex
 from tgrec.training.run import read_ranks
 
 USERS = 512  # enough for means over all pairs of events
-LENGTHS = {"<=50": (0, 50), "51-100": (51, 100), "101-200": (101, 200), ">200": (201, 1 << 40)}
 
 
 def main(
@@ -105,8 +105,7 @@ def draw_model(
     start, stop = loader.index.by_user.past(targets.user, targets.cut)
     length = stop - start
     shares = parts_of_scores(model, batch, targets.item)
-    rows = {n: (length >= low) & (length <= high) for n, (low, high) in LENGTHS.items()}
-    rows = {n: row for n, row in rows.items() if bool(row.any())}
+    rows = {name: row for name, row in length_groups(length).items() if bool(row.any())}
     draw_shares(
         {
             part: [float(value[row].nanmean()) for row in rows.values()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -170,6 +171,7 @@ def _apply(
     queries, length = q.size(2), k.size(2)
     # What is shut for all queries of a part need not be worked on: with n parts, (n - 1) / 2n.
     count = 1 if q.is_cuda or not options.causal else max(1, queries // _QUERIES_AT_A_TIME)
+    attend: Callable[..., Tensor] = _Attention.apply
     done = []
     for first, last in pairwise(queries * i // count for i in range(count + 1)):
         seen = length - queries + last
@@ -178,9 +180,9 @@ def _apply(
         bias = None if position_bias is None else position_bias[:, first:last, :seen]
         part = options._replace(pairs=pairs, mask=mask)
         some = (q[:, :, first:last], k[:, :, :seen], v[:, :, :seen])
-        done.append(_Attention.apply(*some, table, bias, part))  # type: ignore[no-untyped-call]
+        done.append(attend(*some, table, bias, part))
     if count == 1:
-        return cast(Tensor, done[0])
+        return done[0]
     return torch.cat([part.transpose(1, 2) for part in done], dim=1).transpose(1, 2)
 
 
