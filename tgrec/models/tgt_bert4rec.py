@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal, Self, overload
 
 import torch
@@ -89,6 +90,8 @@ class TGTBERT4Rec(RecModel):
             :meth:`from_graph`; a model made by hand has none).
         temperature: Logits are cosines divided by a learned temperature that starts here; with 0
             they are inner products.
+        shuffle_ties: Whether the branches are shown events of one second in a random order while
+            training (:meth:`History.shuffle_ties`).
         num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
 
@@ -112,6 +115,7 @@ class TGTBERT4Rec(RecModel):
         use_time: bool = True,
         use_graph: bool = True,
         temperature: float = 0.0,
+        shuffle_ties: bool = False,
         num_edges: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(**arguments(locals()))
@@ -131,6 +135,7 @@ class TGTBERT4Rec(RecModel):
         self.sampling = Sampling(max_len=max_len)
         self.mask_prob, self.last_prob = mask_prob, last_prob
         self.use_time, self.use_graph = use_time, use_graph
+        self.shuffle_ties = shuffle_ties
         # Row num_items is the mask token; it exists only for the branch that reads it.
         rows = num_items + (fusion_alpha > 0)
         self.item = nn.Parameter(torch.empty(rows, d_model).normal_(std=0.02))
@@ -257,10 +262,15 @@ class TGTBERT4Rec(RecModel):
         history, item = batch.history, batch.item
         assert history is not None
         assert item is not None
+        shown = batch
+        if self.shuffle_ties and batch.item_time is not None:
+            assert batch.key is not None
+            history = history.shuffle_ties(batch.key)
+            shown = replace(batch, history=history)  # the graph leaves out what stands in batch
         terms: list[tuple[Tensor, Tensor]] = []
         bert = tgt = None
         if self.bert is not None:
-            cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
+            cloze = make_cloze(shown, self.num_items, self.mask_prob, self.last_prob)
             hidden = self.bert_hidden(cloze.item, cloze.mask, cloze.hole)
             total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
             terms.append((total.view(1), total.new_full((1,), hidden.size(0))))
