@@ -6,6 +6,7 @@ import math
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -16,6 +17,7 @@ _LN2 = math.log(2.0)
 # Below this bound on |log2(exp(logit))| the exponentials neither overflow nor lose small ones in
 # bf16 or fp32 (both have 8 exponent bits), so that the row maximum need not be subtracted.
 _SAFE_EXPONENT = 64.0
+_ROWS_AT_LEAST = 128
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -77,11 +79,12 @@ def linear_cross_entropy(
     """
     dtype = _autocast_dtype(hidden) if dtype is None else dtype
     _check(hidden, weight, target, bias, chunk, dtype)
+    pad = 0
     if chunk is None:
-        chunk = _default_chunk(hidden, weight)
+        chunk, pad = _default_chunk(hidden, weight)
     if isinstance(scale, Tensor) or scale != 1.0:
         hidden = hidden * scale
-    args = (hidden, weight, target, bias, chunk, dtype, torch.is_grad_enabled())
+    args = (hidden, weight, target, bias, chunk, pad, dtype, torch.is_grad_enabled())
     return cast(Tensor, _LinearCrossEntropy.apply(*args))  # type: ignore[no-untyped-call]
 
 
@@ -92,14 +95,18 @@ def _autocast_dtype(hidden: Tensor) -> torch.dtype:
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def _default_chunk(hidden: Tensor, weight: Tensor) -> int:
-    """Rows per chunk: near the budget of logits, and the chunks of one size."""
+def _default_chunk(hidden: Tensor, weight: Tensor) -> tuple[int, int]:
+    """Rows per chunk: near the budget of logits. And how many empty rows to put behind them."""
     rows, items = max(1, hidden.size(0)), max(1, weight.size(0))
     # CPU: 10 MB in bf16 stays in a level-3 cache. CUDA: 256 MB keeps every multiprocessor busy.
     # Never under 256 rows: the gradient of the weight is added once a chunk.
     most = max(256, (1 << 27 if hidden.is_cuda else 5 << 20) // items)
-    even = -(-rows // -(-rows // most))
-    return -(-even // 32) * 32
+    if hidden.is_cuda:
+        even = -(-rows // -(-rows // most))
+        return -(-even // 32) * 32, 0
+    # oneDNN compiles a product of bfloat16 for every new number of rows, which takes longer than
+    # some of these products: so there are few such numbers.
+    return 1 << (most.bit_length() - 1), -hidden.size(0) % _ROWS_AT_LEAST
 
 
 def _check(
@@ -144,12 +151,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         target: Tensor,
         bias: Tensor | None,
         chunk: int,
+        pad: int,
         dtype: torch.dtype,
         grad_enabled: bool,
     ) -> Tensor:
         wanted = grad_enabled and any(ctx.needs_input_grad)
         with torch.autocast(hidden.device.type, enabled=False):
-            loss, d_hidden, d_table = _chunked(hidden, weight, target, bias, chunk, dtype, wanted)
+            loss, d_hidden, d_table = _chunked(
+                hidden, weight, target, bias, chunk, pad, dtype, wanted
+            )
         if wanted:
             ctx.save_for_backward(d_hidden, d_table)
             ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
@@ -167,7 +177,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             out_weight = (d_table[:channels] * grad).t().to(ctx.dtypes[1]).contiguous()
         if need_bias:
             out_bias = (d_table[channels] * grad).to(ctx.dtypes[2])
-        return out_hidden, out_weight, None, out_bias, None, None, None
+        return out_hidden, out_weight, None, out_bias, None, None, None, None
 
 
 def _chunked(
@@ -176,6 +186,7 @@ def _chunked(
     target: Tensor,
     bias: Tensor | None,
     chunk: int,
+    pad: int,
     dtype: torch.dtype,
     wanted: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -195,14 +206,17 @@ def _chunked(
         bound = bound + _LOG2E * bias.detach().to(exact).abs().amax()
     # Reading the bound would stall a CUDA stream, where the two extra passes are cheap anyway.
     shift = hidden.is_cuda or not bool(bound <= _SAFE_EXPONENT)
+    if pad:  # rows of zeros: they add nothing to a gradient, and are left out of the loss below
+        rows_x, target = F.pad(rows_x, (0, 0, 0, pad)), F.pad(target, (0, pad))
+        target_logit = F.pad(target_logit, (0, pad))
     rows_b, weight_b, table_b = rows_x.to(dtype), weight_x.to(dtype), table.to(dtype).t()
 
     total = (bound - bound).to(exact)  # zero, or NaN if anything is NaN or infinite
-    d_hidden = rows_x.new_empty(rows, channels) if wanted else None
+    d_hidden = rows_x.new_empty(rows + pad, channels) if wanted else None
     d_table = rows_x.new_zeros(table.size(1), items) if wanted else None
-    buffer = torch.empty(min(chunk, rows), items, dtype=dtype, device=hidden.device)
-    for start in range(0, rows, chunk):
-        part = slice(start, min(start + chunk, rows))
+    buffer = torch.empty(min(chunk, rows + pad), items, dtype=dtype, device=hidden.device)
+    for start in range(0, rows + pad, chunk):
+        part = slice(start, min(start + chunk, rows + pad))
         energy = torch.mm(rows_b[part], table_b, out=buffer[: part.stop - start])
         top = energy.amax(-1, keepdim=True) if shift else energy.new_zeros(())
         if shift:
@@ -215,14 +229,15 @@ def _chunked(
         rest = energy.sum(-1).to(exact)
         offset = top.to(exact).view(-1)
         normaliser = rest + torch.exp2(target_logit[part] - offset)
-        total += (torch.log2(normaliser) + offset - target_logit[part]).sum() * _LN2
+        lost = torch.log2(normaliser) + offset - target_logit[part]
+        total += lost[: rows - start].sum() * _LN2
         if d_hidden is None or d_table is None:
             continue
         energy.index_put_(index, -rest.to(dtype))
         inverse = normaliser.reciprocal().unsqueeze(1)
         torch.mul(torch.mm(energy, weight_b), inverse, out=d_hidden[part])
         d_table += torch.mm((rows_x[part] * (_LN2 * inverse)).to(dtype).t().contiguous(), energy)
-    return total, d_hidden, d_table
+    return total, None if d_hidden is None else d_hidden[:rows], d_table
 
 
 def _largest_norm(rows: Tensor) -> Tensor:
