@@ -53,7 +53,12 @@ GROUPS = {
     "<=50": ", at most 50 events before the target",
     "rare item": ", targets of the rarer half of the items",
 }
-OUTCOMES = ("best_epoch", "val", "device")  # what a record holds beside the settings of a run
+OUTCOMES = (
+    "best_epoch",
+    "val",
+    "chosen",
+    "device",
+)  # what a record holds beside the settings of a run
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ GOLDEN: dict[str, Golden] = {
         {**TRAIN, "epochs": 60, "lr": 2e-3, "windows": "random"},
     ),
     # 469,505 parameters: the TGT branch is deep and narrow, which is worth more than width (HSTU),
-    # and all events of long histories are trained on. The gate and the weight of the graph are
-    # fixed: see the model.
+    # and all events of long histories are trained on. The gate and the weight of the graph are not
+    # learned but chosen, from here on: see the model.
     "tgt_bert4rec": Golden(
         {
             "n_blocks": 1,
@@ -54,6 +54,7 @@ GOLDEN: dict[str, Golden] = {
             "fusion_alpha": 0.1,
             "learnable_fusion": False,
             "graph_weight": 1.1,
+            "choose_gates": True,
         },
         {**TRAIN, "epochs": 30, "lr": 3e-3, "windows": "all"},
     ),

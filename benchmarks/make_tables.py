@@ -41,7 +41,7 @@ BASELINES = {
 }
 # What does not make another row: seeds are averaged, a device changes no figure, and the epoch and
 # value that chose the weights are no settings.
-NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch"})
+NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen"})
 
 Row = list[RunRecord]
 

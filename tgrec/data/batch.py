@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import HeteroData
-
-from tgrec.data.random import uniform
 
 T = TypeVar("T", "History", "RecBatch", "Targets")
 Strategy = Literal["last", "uniform"]
@@ -58,28 +54,8 @@ class History:
 
     def latest(self, length: int) -> History:
         """The last ``length`` positions."""
-        return self._each(lambda column: column[:, -length:])
-
-    def shuffle_ties(self, key: Tensor) -> History:
-        """The same events, those of one second in another order.
-
-        What was entered in the same second has no order; a model that learns the one in which it
-        happens to be stored learns it by heart. Data without times have to be left alone.
-
-        Args:
-            key: ``[B]`` int64, of the draw (see :mod:`tgrec.data.random`).
-        """
-        change = self.time.diff(dim=1, prepend=self.time[:, :1]) != 0
-        first = F.pad((self.mask[:, 1:] & ~self.mask[:, :-1]), (1, 0))  # time 0 may be a real one
-        second = (change | first).cumsum(1)
-        from_end = torch.arange(self.time.size(1) - 1, -1, -1, device=key.device)
-        draw = uniform(key.unsqueeze(1), 4, from_end)  # 0 to 3 are the draws of a cloze
-        order = torch.argsort(second + draw.double(), dim=1)
-        return self._each(lambda column: column.gather(1, order))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> History:
         columns: dict[str, Any] = {
-            f.name: change(x)
+            f.name: x[:, -length:]
             for f in fields(self)
             if isinstance(x := getattr(self, f.name), Tensor)
         }

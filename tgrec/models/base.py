@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -95,6 +95,13 @@ class RecModel(nn.Module):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before epoch ``epoch`` (from 0) of ``epochs``, for what follows a schedule."""
+
+    def choose(self, measure: Callable[[], float]) -> None:
+        """Called after training, for values that training cannot learn.
+
+        Args:
+            measure: The validation metric of the model as it now is, larger is better.
+        """
 
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""

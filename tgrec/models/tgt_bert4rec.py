@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, Literal, Self, overload
 
 import torch
@@ -24,6 +24,13 @@ from tgrec.nn.transformer import Positions, SequenceEncoder
 # to 1e-2 this value gives the counts alone the best likelihood on validation of ml1m-loo, with a
 # weight of 2.
 FLOOR = 3e-4
+
+
+# What choose_gates tries, in this order; no branch is left without a say.
+GATES = {
+    "graph_weight": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0),
+    "fusion_alpha": (0.05, 0.1, 0.15, 0.2, 0.3, 0.5),
+}
 
 
 class TGTBERT4Rec(RecModel):
@@ -57,7 +64,7 @@ class TGTBERT4Rec(RecModel):
 
     Gates are learned from events that the branches know by heart, and from counts that leave these
     events out: on MovieLens-1M they give the BERT branch too much and the graph too little, so the
-    golden setting chooses both on validation.
+    golden setting chooses both on validation (``choose_gates``).
 
     The loss is the mean cross-entropy over the whole catalogue of three kinds of predictions: of
     z for the last event of each sequence, of ``h_bert`` at all masked positions, of ``h_tgt`` at
@@ -82,6 +89,8 @@ class TGTBERT4Rec(RecModel):
         learnable_fusion: Whether the gate (only if ``0 < fusion_alpha < 1``) and the weight of
             the graph are learned.
         graph_weight: w, at least 0; where it starts, if it is learned.
+        choose_gates: Whether gate and weight are chosen on validation when training is over,
+            unless they are learned.
         mask_prob: Share of positions masked for the BERT branch.
         last_prob: Share of sequences in which only the last position is masked.
         positions: ``learned``, ``sinusoidal`` or ``relative``.
@@ -90,8 +99,6 @@ class TGTBERT4Rec(RecModel):
             :meth:`from_graph`; a model made by hand has none).
         temperature: Logits are cosines divided by a learned temperature that starts here; with 0
             they are inner products.
-        shuffle_ties: Whether the branches are shown events of one second in a random order while
-            training (:meth:`History.shuffle_ties`).
         num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
 
@@ -109,13 +116,13 @@ class TGTBERT4Rec(RecModel):
         fusion_alpha: float = 0.3,
         learnable_fusion: bool = True,
         graph_weight: float = 2.0,
+        choose_gates: bool = False,
         mask_prob: float = 0.2,
         last_prob: float = 0.1,
         positions: Positions = "learned",
         use_time: bool = True,
         use_graph: bool = True,
         temperature: float = 0.0,
-        shuffle_ties: bool = False,
         num_edges: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(**arguments(locals()))
@@ -135,7 +142,6 @@ class TGTBERT4Rec(RecModel):
         self.sampling = Sampling(max_len=max_len)
         self.mask_prob, self.last_prob = mask_prob, last_prob
         self.use_time, self.use_graph = use_time, use_graph
-        self.shuffle_ties = shuffle_ties
         # Row num_items is the mask token; it exists only for the branch that reads it.
         rows = num_items + (fusion_alpha > 0)
         self.item = nn.Parameter(torch.empty(rows, d_model).normal_(std=0.02))
@@ -192,6 +198,31 @@ class TGTBERT4Rec(RecModel):
         if self.sharpness is not None:
             out["temperature"] = math.exp(-float(self.sharpness.detach()))
         return out
+
+    def choose(self, measure: Callable[[], float]) -> None:
+        """With ``choose_gates``: one gate after the other takes the best of its values."""
+        if not self.config["choose_gates"] or self.config["learnable_fusion"]:
+            return
+        there = {
+            "graph_weight": self.graph is not None,
+            "fusion_alpha": self.bert is not None and self.tgt is not None,
+        }
+        best = measure()
+        for name in (name for name in GATES if there[name]):
+            kept = self.config[name]
+            for value in GATES[name]:
+                self._set_gate(name, value)
+                reached = measure()
+                if reached > best:
+                    best, kept = reached, value
+            self._set_gate(name, kept)
+
+    def _set_gate(self, name: str, value: float) -> None:
+        self.config[name] = value
+        if name == "fusion_alpha":
+            self.gate.fill_(value)
+        else:
+            self.graph_weight = value
 
     # ---- the two branches ---------------------------------------------------------------------
 
@@ -262,15 +293,10 @@ class TGTBERT4Rec(RecModel):
         history, item = batch.history, batch.item
         assert history is not None
         assert item is not None
-        shown = batch
-        if self.shuffle_ties and batch.item_time is not None:
-            assert batch.key is not None
-            history = history.shuffle_ties(batch.key)
-            shown = replace(batch, history=history)  # the graph leaves out what stands in batch
         terms: list[tuple[Tensor, Tensor]] = []
         bert = tgt = None
         if self.bert is not None:
-            cloze = make_cloze(shown, self.num_items, self.mask_prob, self.last_prob)
+            cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
             hidden = self.bert_hidden(cloze.item, cloze.mask, cloze.hole)
             total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
             terms.append((total.view(1), total.new_full((1,), hidden.size(0))))

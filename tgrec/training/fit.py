@@ -117,6 +117,8 @@ def fit(
     with stop_signals() as stop_asked, line:
         stopped = _run(loop, line, stop_asked, after_epoch)
     loop.restore_best()
+    if stopped != "interrupted":
+        loop.choose()
     return loop.result(stopped)
 
 
@@ -294,26 +296,41 @@ class _Loop:
 
     def validate(self, clock: Callable[[], float]) -> dict[str, Any]:
         """Measures the weights and keeps them if they are the best so far."""
-        progress, settings = self.progress, self.settings
-        value, metrics = 0.0, {}
-        if self.workers.is_main:
-            try:
-                evaluation = evaluate(
-                    self.model, self.split, self.split.val, track=settings.track,
-                    remove_seen=settings.remove_seen, sampled=False, device=self.device,
-                    index=self.full_index, amp=settings.amp,
-                )  # fmt: skip
-            except NanScoreError as error:
-                self._fail(f"after epoch {progress.epoch} {error}")
-            metrics = evaluation.metrics()["full"]
-            value = metrics[settings.metric]
-        value = self.workers.agree(value, self.device)
+        progress = self.progress
+        try:
+            value, metrics = self.measure()
+        except NanScoreError as error:
+            self._fail(f"after epoch {progress.epoch} {error}")
         progress.waited += 1
         if value > progress.best:
             progress.best, progress.best_epoch, progress.waited = value, progress.epoch, 0
             progress.seconds_to_best = clock()
             self.best = parameters_copy(self.model)
         return {"val": metrics}
+
+    def measure(self) -> tuple[float, dict[str, float]]:
+        """The validation metric, alike in all processes, and all metrics in the main one."""
+        settings, metrics, value = self.settings, {}, 0.0
+        if self.workers.is_main:
+            evaluation = evaluate(
+                self.model, self.split, self.split.val, track=settings.track,
+                remove_seen=settings.remove_seen, sampled=False, device=self.device,
+                index=self.full_index, amp=settings.amp,
+            )  # fmt: skip
+            metrics = evaluation.metrics()["full"]
+            value = metrics[settings.metric]
+        return self.workers.agree(value, self.device), metrics
+
+    def choose(self) -> None:
+        """Lets the model choose on validation what it could not learn."""
+        values = [self.progress.best]
+
+        def measure() -> float:
+            values.append(self.measure()[0])
+            return values[-1]
+
+        self.model.choose(measure)
+        self.progress.best = max(values)
 
     def save(self) -> None:
         if self.folder is None or not self.workers.is_main:

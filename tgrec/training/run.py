@@ -108,6 +108,7 @@ def run(
     Raises:
         NotFiniteError: As :func:`fit`; the best weights so far are then in ``model/``.
     """
+    given = dict(model.config)  # training may choose some of it
     made_with = environment()  # now: the code may have moved on when a long run ends
     about = {
         "model": name,
@@ -116,7 +117,7 @@ def run(
         "data_checksum": task.checksum,
         "command": command_line(),
         "settings": asdict(settings),
-        "model_config": model.config,
+        "model_config": given,
         **made_with,
         **(extra or {}),
     }
@@ -148,7 +149,7 @@ def run(
     )  # fmt: skip
     write_ranks(folder / RANKS, evaluation)
     keep()
-    record = _record(name, model, task, settings, result, evaluation, made_with)
+    record = _record(name, model, given, task, settings, result, evaluation, made_with)
     write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
     return RankedRun(
         record, evaluation.ranks, evaluation.targets.user, evaluation.groups,
@@ -187,6 +188,7 @@ def read_ranks(path: str | os.PathLike[str], kind: str = "rank") -> dict[str, to
 def _record(
     name: str,
     model: RecModel,
+    given: dict[str, Any],
     task: Task,
     settings: TrainSettings,
     result: FitResult,
@@ -201,10 +203,11 @@ def _record(
         checksum=task.checksum,
         model=name,
         settings={
-            **model.config,
+            **given,
             **asdict(settings),
             "best_epoch": result.best_epoch,
             "val": _finite(result.best),
+            "chosen": {k: v for k, v in model.config.items() if given[k] != v},
         },
         parameters=model.num_parameters(),
         seed=settings.seed,
