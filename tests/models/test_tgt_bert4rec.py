@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor
 from tgrec.data import RecBatch, leave_one_out
 from tgrec.loader import SeedLoader
 from tgrec.models import BERT4Rec, TGT_BERT4Rec, TGTBERT4Rec
+from tgrec.models.io import load_model, save_model
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph
 
@@ -136,6 +139,41 @@ def test_the_graph_adds_its_logits_with_its_weight() -> None:
         assert model.monitor()["graph_weight"] == pytest.approx(1.5)
     with pytest.raises(ValueError, match="'graph_weight' needs to be a number of at least 0"):
         TGTBERT4Rec(ITEMS, **SMALL, graph_weight=-1.0)
+
+
+def test_gates_are_chosen_where_the_measure_is_best(tmp_path: Path) -> None:
+    """A measure with a known best; learned gates are left alone, and weights keep the choice."""
+
+    def from_graph(**kwargs: Any) -> TGTBERT4Rec:
+        return TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, choose_gates=True, **kwargs)
+
+    def measure_of(model: TGTBERT4Rec, weight: float, alpha: float) -> Callable[[], float]:
+        def measure() -> float:
+            gates = model.monitor()
+            return -abs(gates.get("graph_weight", weight) - weight) - abs(gates["alpha"] - alpha)
+
+        return measure
+
+    model = from_graph(learnable_fusion=False)
+    model.choose(measure_of(model, 3.0, 0.15))
+    assert model.monitor() == {"alpha": pytest.approx(0.15), "graph_weight": 3.0}
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path, {"tgt_bert4rec": TGTBERT4Rec})
+    assert torch.equal(loaded.score(history_batch()), model.eval().score(history_batch()))
+    # What it starts from stays, if nothing is better; a branch alone has no share to choose.
+    model = from_graph(learnable_fusion=False, fusion_alpha=0.42, graph_weight=1.7)
+    model.choose(measure_of(model, 1.7, 0.42))
+    assert (model.config["fusion_alpha"], model.config["graph_weight"]) == (0.42, 1.7)
+    model = from_graph(learnable_fusion=False, fusion_alpha=0.0)
+    model.choose(measure_of(model, 0.5, 0.3))
+    assert model.monitor() == {"alpha": 0.0, "graph_weight": 0.5}
+    model = from_graph(learnable_fusion=False, use_graph=False)
+    model.choose(measure_of(model, 0.5, 0.3))
+    assert model.monitor() == {"alpha": pytest.approx(0.3)}
+    for left in (from_graph(), TGTBERT4Rec(ITEMS, **SMALL, learnable_fusion=False)):
+        before = left.monitor()
+        left.choose(measure_of(left, 3.0, 0.15))
+        assert left.monitor() == before
 
 
 @torch.no_grad()

@@ -92,6 +92,30 @@ def test_the_best_weights_are_left_in_the_model(
     assert result.seconds_per_epoch * epochs <= result.seconds
 
 
+def test_what_training_cannot_learn_is_chosen_with_the_best_weights_in_place(
+    quiet: Make, make: Make, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted, model = Scripted([0.1, 0.3, 0.2, 0.5, 0.4]), make(split)
+    told: list[float] = []
+    monkeypatch.setattr(module, "evaluate", scripted)
+    monkeypatch.setattr(model, "choose", lambda measure: told.extend((measure(), measure())))
+    result = quiet(model, epochs=3, patience=9)
+    assert told == [0.5, 0.4]
+    assert all(holds(model, shown) for shown in (scripted.shown[1], *scripted.shown[3:]))
+    assert (result.best, result.best_epoch) == (0.5, 2)
+    assert [entry["val"]["NDCG@10"] for entry in result.history] == [0.1, 0.3, 0.2]
+
+
+def test_an_interrupted_run_chooses_nothing(
+    interfering: Make, quiet: Make, stop: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = interfering({5: stop(signal.SIGINT)})
+    asked: list[bool] = []
+    monkeypatch.setattr(model, "choose", lambda measure: asked.append(True))
+    assert quiet(model).stopped == "interrupted"
+    assert not asked
+
+
 def test_it_learns_and_its_best_value_can_be_measured_again(
     quiet: Make, make: Make, split: Split
 ) -> None:
