@@ -134,6 +134,8 @@ class Options:
     """Whether that share and the weight of the graph are learned."""
     graph_weight: float | None = None
     """Weight of the item-item transitions in the scores."""
+    choose_gates: bool | None = None
+    """Whether share and weight, unless learned or given here, are chosen on validation."""
     use_time: bool | None = None
     """Whether the TGT branch reads times."""
     use_graph: bool | None = None
@@ -149,7 +151,7 @@ MODEL_FLAGS = {
     **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
                       "last_prob", "positions", "use_time", "use_graph", "hidden_channels",
                       "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature",
-                      "graph_weight")},
+                      "graph_weight", "choose_gates")},
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip
@@ -321,6 +323,8 @@ def model_settings(options: Options, golden: Golden, cls: type[RecModel]) -> dic
     given = {
         a: getattr(options, f) for f, a in MODEL_FLAGS.items() if getattr(options, f) is not None
     }
+    if {"fusion_alpha", "graph_weight"} & given.keys():
+        given.setdefault("choose_gates", False)  # what is asked for stays
     return {**golden.model, **{a: v for a, v in given.items() if takes(cls, a)}}
 
 

@@ -26,6 +26,7 @@ FLAGS = {
     "d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob", "last_prob",
     "positions", "tgt_fusion_alpha", "tgt_learnable_fusion", "use_time", "use_graph",
     "hidden_channels", "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature", "graph_weight",
+    "choose_gates",
 }  # fmt: skip
 SEED_FLAGS = (
     "--models tgt_bert4rec --epochs 200 --patience 20 --eval_every 1 --d_model 64 --n_heads 2 "
@@ -117,6 +118,22 @@ def test_flags_override_the_golden_settings_one_by_one(ml1m: ModuleType, parse: 
     assert {k: getattr(plain, k) for k in golden.train} == golden.train
     changed = ml1m.train_settings(parse("--lr 0.5 --seed 4 --track T2"), golden, task)
     assert changed == replace(plain, lr=0.5, seed=4, track="T2")
+
+
+def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -> None:
+    golden, cls = ml1m.GOLDEN["tgt_bert4rec"], MODELS["tgt_bert4rec"]
+
+    def settings(line: str) -> dict[str, Any]:
+        return dict(ml1m.model_settings(parse(line), golden, cls))
+
+    assert settings("")["choose_gates"]
+    assert not settings("--tgt_fusion_alpha 0.3")["choose_gates"]
+    assert not settings("--graph_weight 2")["choose_gates"]
+    assert settings("--graph_weight 2 --choose_gates True")["choose_gates"]
+    assert not settings("--choose_gates False")["choose_gates"]
+    assert "choose_gates" not in ml1m.model_settings(
+        parse("--graph_weight 2"), ml1m.GOLDEN["sasrec"], MODELS["sasrec"]
+    )
 
 
 # ---- what is said to the wrong ones -----------------------------------------------------------
