@@ -10,6 +10,7 @@ from tgrec.models.bert_hybrid import (
 )
 from tgrec.models.caser import Caser
 from tgrec.models.enhanced_bert4rec import EnhancedBERT4Rec
+from tgrec.models.ensemble import Ensemble
 from tgrec.models.gru4rec import GRU4Rec
 from tgrec.models.hstu import HSTU
 from tgrec.models.io import load_model, save_model
@@ -54,6 +55,7 @@ __all__ = [
     "BERTHybridLearned",
     "Caser",
     "EnhancedBERT4Rec",
+    "Ensemble",
     "GRU4Rec",
     "GapMarkov",
     "LightGCN",

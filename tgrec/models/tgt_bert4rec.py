@@ -203,17 +203,13 @@ class TGTBERT4Rec(RecModel):
         """With ``choose_gates``: one gate after the other takes the best of its values."""
         if not self.config["choose_gates"] or self.config["learnable_fusion"]:
             return
-        there = {
-            "graph_weight": self.graph is not None,
-            "fusion_alpha": self.bert is not None and self.tgt is not None,
-        }
+        both = self.bert is not None and self.tgt is not None
         best = measure()
-        for name in (name for name in GATES if there[name]):
+        for name in ["graph_weight"] * (self.graph is not None) + ["fusion_alpha"] * both:
             kept = self.config[name]
             for value in GATES[name]:
                 self._set_gate(name, value)
-                reached = measure()
-                if reached > best:
+                if (reached := measure()) > best:
                     best, kept = reached, value
             self._set_gate(name, kept)
 

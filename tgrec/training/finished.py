@@ -40,6 +40,8 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
                 **about["settings"],
                 "best_epoch": measured["best_epoch"],
                 "val": measured["validation"][about["settings"]["metric"]],
+                # Runs of before there was something to choose have no such entry.
+                **({"chosen": measured["chosen"]} if "chosen" in measured else {}),
             },
             parameters=measured["params"],
             seconds=measured["fit"]["seconds"],

@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from tgrec.data import RecBatch, Split, Targets
+from tgrec.data import RecBatch, Split
 from tgrec.data.files import write_text
-from tgrec.data.random import hash_keys
-from tgrec.loader import SeedLoader, training_seeds
+from tgrec.loader import SeedLoader
 from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
 from tgrec.models.io import load_parameters, parameters_copy
@@ -27,7 +26,7 @@ from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, s
 from tgrec.training.distill import TaughtLoader, Teacher
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
-from tgrec.training.parts import parts_of
+from tgrec.training.parts import examples_of, parts_of
 from tgrec.training.progress import Clock, ProgressLine
 from tgrec.training.settings import TrainSettings, autocast
 from tgrec.training.stop import NotFiniteError, stop_signals
@@ -35,7 +34,6 @@ from tgrec.training.trackers import Tracker
 
 HISTORY = "history.jsonl"
 AfterEpoch = Callable[[int], None] | None
-SEEDS_STREAM = 2  # the streams 0 and 1 of (seed, epoch) are the plan of the loader
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class _Loop:
         loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
         if teacher is not None:
             loader = TaughtLoader(**vars(loader), teacher=teacher)
-        _, steps = _examples(loader, settings, workers, epoch=0)
+        _, steps = examples_of(loader, settings, workers, epoch=0)
         return cls(
             model=model,
             terms=wrap(model, workers, teacher),
@@ -212,7 +210,7 @@ class _Loop:
         started = time.perf_counter()
         self.model.train()
         self.model.start_epoch(progress.epoch, settings.epochs)
-        seeds, self.steps_per_epoch = _examples(self.loader, settings, workers, progress.epoch)
+        seeds, self.steps_per_epoch = examples_of(self.loader, settings, workers, progress.epoch)
         batches = self.loader.train_batches(
             seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
             workers.rank, workers.world_size,
@@ -378,26 +376,6 @@ class _Loop:
             stopped=stopped,
             history=self.history,
         )
-
-
-def _examples(
-    loader: SeedLoader, settings: TrainSettings, workers: Workers, epoch: int
-) -> tuple[Targets, int]:
-    """The seeds and the number of steps of an epoch; random windows give other seeds each time."""
-    key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
-    sampling = loader.sampling
-    seeds = training_seeds(
-        loader.index, sampling.max_len, settings.windows, key, sampling.seeds_per_user
-    )
-    if len(seeds) == 0:
-        raise ValueError("nothing to train on: no user has two training events")
-    sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, epoch)]
-    if min(sizes) < workers.world_size:
-        raise ValueError(
-            f"'batch_size' needs to be larger (got {settings.batch_size}): some batches hold "
-            f"{min(sizes)} sequences, for {workers.world_size} processes to share"
-        )
-    return seeds, len(sizes)
 
 
 def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:

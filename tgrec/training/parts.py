@@ -1,4 +1,4 @@
-"""Batches that are too large to be read at once."""
+"""What an epoch is made of, and what a batch that is too large to be read at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,36 @@ from typing import Any
 
 from torch import Tensor
 
-from tgrec.data import History, RecBatch
+from tgrec.data import History, RecBatch, Targets
+from tgrec.data.random import hash_keys
+from tgrec.loader import SeedLoader, training_seeds
 from tgrec.training.distributed import Workers
 from tgrec.training.settings import TrainSettings
 
 # Nearly twice a batch of 64 histories of MovieLens-1M. A step of tgt_bert4rec keeps 16 KB an event
 # for its backward pass; to read a batch of 256 in two parts takes no longer.
 EVENTS_AT_ONCE = 2**14
+SEEDS_STREAM = 2  # the streams 0 and 1 of (seed, epoch) are the plan of the loader
+
+
+def examples_of(
+    loader: SeedLoader, settings: TrainSettings, workers: Workers, epoch: int
+) -> tuple[Targets, int]:
+    """The seeds and the number of steps of an epoch; random windows give other seeds each time."""
+    key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
+    sampling = loader.sampling
+    seeds = training_seeds(
+        loader.index, sampling.max_len, settings.windows, key, sampling.seeds_per_user
+    )
+    if len(seeds) == 0:
+        raise ValueError("nothing to train on: no user has two training events")
+    sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, epoch)]
+    if min(sizes) < workers.world_size:
+        raise ValueError(
+            f"'batch_size' needs to be larger (got {settings.batch_size}): some batches hold "
+            f"{min(sizes)} sequences, for {workers.world_size} processes to share"
+        )
+    return seeds, len(sizes)
 
 
 def parts_of(batch: RecBatch, settings: TrainSettings, workers: Workers) -> list[RecBatch]:

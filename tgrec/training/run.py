@@ -232,6 +232,7 @@ def _metrics(record: RunRecord, settings: TrainSettings, result: FitResult) -> d
         "seconds_per_epoch": record.seconds_per_epoch,
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
+        "chosen": record.settings["chosen"],
         "seconds_to_best": result.seconds_to_best,
         "peak_memory_mb": result.peak_memory_mb,
         "seed": settings.seed,

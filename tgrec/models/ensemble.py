@@ -1,0 +1,58 @@
+"""Several models that answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tgrec.data import RecBatch
+from tgrec.models.base import RecModel
+
+
+class Ensemble(RecModel):
+    r"""The product of what several models hold likely.
+
+    .. math:: z = \frac{1}{M} \sum_m \log \mathrm{softmax}(z_m)
+
+    For models that score with logits, and learned apart: it can be asked, and taught from
+    (:class:`tgrec.training.Teacher`), but not trained. It is saved by saving its members.
+
+    Args:
+        members: M models of the same items that read the same (``sampling``).
+
+    Raises:
+        ValueError: If there are none, or they differ in that.
+    """
+
+    def __init__(self, members: Sequence[RecModel]) -> None:
+        if not members:
+            raise ValueError("'members' needs at least one model (got none)")
+        for member in members[1:]:
+            if member.num_items != members[0].num_items:
+                raise ValueError(
+                    f"'members' need to score the same items (got {members[0].num_items} and "
+                    f"{member.num_items})"
+                )
+            if member.sampling != members[0].sampling:
+                raise ValueError(
+                    f"'members' need to read the same (got {members[0].sampling} and "
+                    f"{member.sampling}); give them the same 'max_len'"
+                )
+        super().__init__(members[0].num_items)
+        self.sampling = members[0].sampling
+        self.members = nn.ModuleList(members)
+
+    def score(self, batch: RecBatch) -> Tensor:
+        """``[B, N]`` mean log-probabilities."""
+        return self._mean(lambda member: member.score(batch))
+
+    def score_left_out(self, batch: RecBatch) -> Tensor:
+        """See :meth:`RecModel.score_left_out`."""
+        return self._mean(lambda member: member.score_left_out(batch))
+
+    def _mean(self, answer: Callable[[RecModel], Tensor]) -> Tensor:
+        likely = [answer(cast(RecModel, m)).float().log_softmax(1) for m in self.members]
+        return torch.stack(likely).mean(0)
