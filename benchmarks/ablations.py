@@ -78,7 +78,12 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         "BERT only": Variant({"fusion_alpha": 1.0}),
         "TGT only": Variant({"fusion_alpha": 0.0}),
         "learned alpha": Variant(
-            {"learnable_fusion": True, "fusion_alpha": 0.3, "graph_weight": 2.0}
+            {
+                "learnable_fusion": True,
+                "fusion_alpha": 0.3,
+                "graph_weight": 2.0,
+                "choose_gates": False,
+            }
         ),
     },
     "enhanced_bert4rec": {

@@ -8,11 +8,13 @@ nothing is chosen. It is asked on the validation and on the test targets once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
+from ml1m import check_device
 from terminal import end_with_summary, say
 
 from tgrec.data import Split
@@ -21,7 +23,6 @@ from tgrec.loader import Track
 from tgrec.models import MODELS, Ensemble, load_model
 from tgrec.training import RankedRun, RunRecord, evaluate, read_run, record_run
 from tgrec.training.record import command_line, environment
-from tgrec.training.report import run_label
 
 
 def main() -> None:
@@ -43,37 +44,53 @@ def measure(
         record: append the result to this file of records, and keep its ranks beside it.
         device: cpu, cuda or mps.
     """
-    members = [read_run(folder) for folder in runs]
-    check_members(members)
-    about = members[0].record
+    check_device(device)
+    members = {folder: read_run(folder) for folder in runs}
+    check_members(members, len(runs))
+    about = members[runs[0]].record
     try:
         graph, split = load_board(about.protocol, root)
     except DatasetNotFound as error:
         raise OSError(str(error)) from error
     if checksum(graph) != about.checksum:
-        raise ValueError(f"the data of {runs[0]} are others than those of {about.protocol} now")
+        raise ValueError(
+            f"the data of {runs[0]} are others than those of {about.protocol} here; use --root"
+        )
     models = [
         load_model(f / "model", MODELS, catalogue=about.checksum, train=split.train) for f in runs
     ]
     say(f"{len(runs)} runs of {about.protocol}, track {about.track}")
-    ensemble = ask(Ensemble(models), split, [member.record for member in members], device)
+    ensemble = ask(Ensemble(models), split, [m.record for m in members.values()], device)
     if record is not None:
         record_run(record, ensemble)
-    return [*members, ensemble]
+    return [*members.values(), ensemble]
 
 
-def check_members(members: list[RankedRun]) -> None:
+def check_members(members: Mapping[Path, RankedRun], given: int) -> None:
     """Raises unless they are two or more finished runs of one board, track and data set."""
-    if len(members) < 2:
-        raise ValueError(f"an ensemble needs two runs or more (got {len(members)})")
-    boards = {(m.record.protocol, m.record.track, m.record.checksum) for m in members}
+    if len(members) < given:
+        raise ValueError("a run was given twice; an ensemble of the same model is that model")
+    if given < 2:
+        raise ValueError(f"an ensemble needs two runs or more (got {given})")
+    records = [member.record for member in members.values()]
+    boards = {(record.protocol, record.track, record.checksum) for record in records}
     if len(boards) > 1:
         said = sorted(f"{protocol} {track}" for protocol, track, _ in boards)
         raise ValueError(f"runs of one board, track and data set are needed (got {said})")
-    if len({run_label(m.record) + str(m.record.settings) for m in members}) < len(members):
-        raise ValueError("a run was given twice; an ensemble of the same model is that model")
-    if any(m.interrupted for m in members):
-        raise ValueError("a run was interrupted; finish it with --resume")
+    board = BOARDS.get(records[0].protocol)
+    if board is None or board.sampled is not None:
+        raise ValueError(
+            f"{next(iter(members))} is of {records[0].protocol}; runs of benchmarks/ml1m.py are "
+            f"needed, whose boards have one domain"
+        )
+    for folder, member in members.items():
+        if member.interrupted:
+            raise ValueError(f"{folder} was interrupted; finish it with --resume")
+        if member.record.model not in MODELS:
+            raise ValueError(
+                f"{folder} is a run of {member.record.model!r}; only models of {list(MODELS)} can "
+                f"be read back here"
+            )
 
 
 def ask(ensemble: Ensemble, split: Split, members: list[RunRecord], device: str) -> RankedRun:
@@ -94,7 +111,7 @@ def ask(ensemble: Ensemble, split: Split, members: list[RunRecord], device: str)
         checksum=about.checksum,
         model=f"ensemble of {len(members)} {' + '.join(names)}",
         settings={
-            "members": [run_label(member) for member in members],
+            "members": sorted(map(identity, members)),
             "val": chosen.metrics()["full"]["NDCG@10"],
         },
         parameters=sum(member.parameters for member in members),
@@ -107,6 +124,11 @@ def ask(ensemble: Ensemble, split: Split, members: list[RunRecord], device: str)
         **environment(),
     )
     return RankedRun(record, tested.ranks, tested.targets.user, tested.groups)
+
+
+def identity(member: RunRecord) -> str:
+    """What tells a run from all others: its model and seed, on which code and when."""
+    return f"{member.model} seed {member.seed}, {member.commit}, {member.date}"
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ class Options:
     graph_weight: float | None = None
     """Weight of the item-item transitions in the scores."""
     choose_gates: bool | None = None
-    """Whether share and weight, unless learned or given here, are chosen on validation."""
+    """Whether share and weight are chosen on validation; not if one is given here, or learned."""
     use_time: bool | None = None
     """Whether the TGT branch reads times."""
     use_graph: bool | None = None
@@ -323,7 +323,7 @@ def model_settings(options: Options, golden: Golden, cls: type[RecModel]) -> dic
     given = {
         a: getattr(options, f) for f, a in MODEL_FLAGS.items() if getattr(options, f) is not None
     }
-    if {"fusion_alpha", "graph_weight"} & given.keys():
+    if {"fusion_alpha", "graph_weight"} & given.keys() or given.get("learnable_fusion"):
         given.setdefault("choose_gates", False)  # what is asked for stays
     return {**golden.model, **{a: v for a, v in given.items() if takes(cls, a)}}
 

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.usefixtures("call")  # tiny data, no network
 Call = Callable[..., tuple[int, str]]
 TRAIN = {"epochs": 2, "eval_every": 1, "batch_size": 16}
 MODEL = {"d_model": 8, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 10}
-FIXED = {"fusion_alpha": 0.1, "learnable_fusion": False, "graph_weight": 1.1}
+GATES = {
+    "fusion_alpha": 0.1, "learnable_fusion": False, "graph_weight": 1.1, "choose_gates": True,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def ablate(
 ) -> Call:
     """``ablate("--only", "no graph")``: exit code, and all that was printed on one line."""
     golden = importlib.import_module("golden").Golden
-    for name, settings in (("tgt_bert4rec", MODEL | FIXED), ("enhanced_bert4rec", MODEL)):
+    for name, settings in (("tgt_bert4rec", MODEL | GATES), ("enhanced_bert4rec", MODEL)):
         monkeypatch.setitem(script.GOLDEN, name, golden(settings, TRAIN))
 
     def run(*words: str) -> tuple[int, str]:
@@ -92,12 +94,12 @@ def test_one_command_makes_all_runs_and_one_table(
     assert [record.variant for record in records] == ["", *names[1:]]
     full, no_graph, no_time, bert, tgt, learned = (record.settings for record in records)
     changed = [
-        {k for k in full if other[k] != full[k]} - {"num_edges", "val", "best_epoch"}
+        {k for k in full if other[k] != full[k]} - {"num_edges", "val", "best_epoch", "chosen"}
         for other in (no_graph, no_time, bert, tgt, learned)
     ]
     assert changed == [
         {"use_graph"}, {"use_time"}, {"fusion_alpha"}, {"fusion_alpha"},
-        {"learnable_fusion", "fusion_alpha", "graph_weight"},
+        {"learnable_fusion", "fusion_alpha", "graph_weight", "choose_gates"},
     ]  # fmt: skip
     assert (bert["fusion_alpha"], tgt["fusion_alpha"], full["epochs"]) == (1.0, 0.0, 1)
     sizes = [records[0].parameters - record.parameters for record in records]

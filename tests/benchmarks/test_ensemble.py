@@ -54,7 +54,12 @@ def test_it_ranks_by_the_mean_log_probability_of_its_members(
     assert record.metrics["full"]["NDCG@10"] == pytest.approx(float(ndcg(rank, 10).mean()))
     assert record.parameters == sum(m.record.parameters for m in members)
     assert record.model == "ensemble of 2 bert4rec + sasrec"
-    assert record.settings["members"] == ["bert4rec seed 0", "sasrec seed 0"]
+    assert [who.split(",")[0] for who in record.settings["members"]] == [
+        "bert4rec seed 0",
+        "sasrec seed 0",
+    ]
+    again = script.measure(tuple(reversed(folders)))[-1].record  # the order makes no other row
+    assert again.settings == record.settings
     assert read_records(file) == [record]
 
 

@@ -130,6 +130,8 @@ def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -
     assert not settings("--tgt_fusion_alpha 0.3")["choose_gates"]
     assert not settings("--graph_weight 2")["choose_gates"]
     assert settings("--graph_weight 2 --choose_gates True")["choose_gates"]
+    assert settings("--tgt_learnable_fusion False")["choose_gates"]
+    assert not settings("--tgt_learnable_fusion True")["choose_gates"]
     assert not settings("--choose_gates False")["choose_gates"]
     assert "choose_gates" not in ml1m.model_settings(
         parse("--graph_weight 2"), ml1m.GOLDEN["sasrec"], MODELS["sasrec"]

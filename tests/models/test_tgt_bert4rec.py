@@ -170,10 +170,26 @@ def test_gates_are_chosen_where_the_measure_is_best(tmp_path: Path) -> None:
     model = from_graph(learnable_fusion=False, use_graph=False)
     model.choose(measure_of(model, 0.5, 0.3))
     assert model.monitor() == {"alpha": pytest.approx(0.3)}
-    for left in (from_graph(), TGTBERT4Rec(ITEMS, **SMALL, learnable_fusion=False)):
-        before = left.monitor()
-        left.choose(measure_of(left, 3.0, 0.15))
-        assert left.monitor() == before
+    left = TGTBERT4Rec(ITEMS, **SMALL, learnable_fusion=False)
+    left.choose(measure_of(left, 3.0, 0.15))
+    assert left.monitor() == {"alpha": pytest.approx(0.3)}
+    with pytest.raises(ValueError, match="'choose_gates' needs learnable_fusion=False"):
+        TGTBERT4Rec(ITEMS, **SMALL, choose_gates=True)
+
+
+def test_choosing_that_is_interrupted_leaves_the_best_gate_so_far() -> None:
+    kwargs = {**SMALL, "choose_gates": True, "learnable_fusion": False}
+    model = TGTBERT4Rec.from_graph(SPLIT.train, **kwargs)
+    values = iter([0.1, 0.2, 0.4, 0.3])
+
+    def measure() -> float:
+        if (value := next(values, None)) is None:
+            raise KeyboardInterrupt
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        model.choose(measure)
+    assert model.monitor()["graph_weight"] == model.config["graph_weight"] == 0.5
 
 
 @torch.no_grad()

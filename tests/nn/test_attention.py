@@ -322,6 +322,10 @@ def test_bad_arguments_are_named() -> None:
         gap_bucket(torch.zeros(3))
     with pytest.raises(TypeError, match="bool"):
         gap_pairs(_times(), _times(), MASK.long())
+    turned = pairs.transpose(1, 2).contiguous().transpose(1, 2)  # any strides will do
+    table = torch.linspace(-1, 1, H * U, dtype=q.dtype).view(H, U)
+    wanted = gap_attention(q, k, v, pairs, table)
+    assert torch.equal(gap_attention(q, k, v, turned, table), wanted)
     with pytest.raises(IndexError, match="out of range"):
         gap_attention(q, k, v, pairs, torch.zeros(H, U - 1))
 

@@ -38,6 +38,29 @@ def test_a_run_is_read_back_as_it_was(finished: RankedRun, tmp_path: Path) -> No
     assert not found.interrupted
 
 
+def test_what_training_chose_stands_beside_what_was_given(
+    tmp_path: Path, task: Task, settings: TrainSettings, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says both; a run that only measures has chosen nothing."""
+    model = make(task.split)
+
+    def choose(measure: Callable[[], float]) -> None:
+        measure()
+        model.config["dropout"] = 0.75
+
+    monkeypatch.setattr(model, "choose", choose)
+    given = model.config["dropout"]
+    made = run("sasrec", model, task, settings, tmp_path / "trained", show=False).record
+    assert (made.settings["dropout"], made.settings["chosen"]) == (given, {"dropout": 0.75})
+    assert (
+        json.loads((tmp_path / "trained" / CONFIG).read_text())["model_config"]["dropout"] == given
+    )
+    assert read_run(tmp_path / "trained").record.to_json() == made.to_json()
+    measured = run("sasrec", model, task, settings, tmp_path / "again", train=False, show=False)
+    assert "chosen" not in measured.record.settings
+    assert read_run(tmp_path / "again").record.to_json() == measured.record.to_json()
+
+
 def test_a_model_that_only_counts_is_read_back_too(
     tmp_path: Path, task: Task, settings: TrainSettings
 ) -> None:

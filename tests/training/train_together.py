@@ -29,7 +29,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "accumulated": ("tgt_bert4rec", {"batch_size": 7, "accumulate": 2}),
     "taught": ("sasrec", {"batch_size": 16}),
     "parts": ("tgt_bert4rec", {"batch_size": 16, "events_at_once": 40}),
+    "chosen": ("tgt_bert4rec", {"batch_size": 16}),
 }
+CHOSEN = {"learnable_fusion": False, "choose_gates": True}
 
 
 def train(case: str, folder: Path, **overrides: Any) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def train(case: str, folder: Path, **overrides: Any) -> dict[str, Any]:
     rank = int(os.environ.get("RANK", "0"))
     split = leave_one_out(cycle_graph())
     torch.manual_seed(rank)
-    model = MODELS[name].from_graph(split.train, **SMALL)
+    gates = CHOSEN if case == "chosen" else {}
+    model = MODELS[name].from_graph(split.train, **SMALL, **gates)
     if case == "taught":
         torch.manual_seed(7)  # the same teacher in all processes
         teacher = MODELS["bert4rec"].from_graph(split.train, **SMALL)
@@ -48,7 +51,8 @@ def train(case: str, folder: Path, **overrides: Any) -> dict[str, Any]:
     result = fit(model, split, folder=folder / case, **wanted)
     losses = [entry.get("losses", [entry["loss"]]) for entry in result.history]
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-    return {"losses": losses, "best": result.best, "weights": weights.tolist()}
+    gates = {name: model.config.get(name) for name in ("fusion_alpha", "graph_weight")}
+    return {"losses": losses, "best": result.best, "weights": weights.tolist(), "gates": gates}
 
 
 def main(folder: Path) -> None:

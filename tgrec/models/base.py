@@ -99,6 +99,9 @@ class RecModel(nn.Module):
     def choose(self, measure: Callable[[], float]) -> None:
         """Called after training, for values that training cannot learn.
 
+        Leaves the model in the best state that was measured, also where ``measure`` raises. What is
+        chosen goes into ``config``, so that it is saved; a run is resumed with a model made anew.
+
         Args:
             measure: The validation metric of the model as it now is, larger is better.
         """

@@ -89,8 +89,8 @@ class TGTBERT4Rec(RecModel):
         learnable_fusion: Whether the gate (only if ``0 < fusion_alpha < 1``) and the weight of
             the graph are learned.
         graph_weight: w, at least 0; where it starts, if it is learned.
-        choose_gates: Whether gate and weight are chosen on validation when training is over,
-            unless they are learned.
+        choose_gates: Whether gate and weight, not learned then, are chosen on validation when
+            training is over.
         mask_prob: Share of positions masked for the BERT branch.
         last_prob: Share of sequences in which only the last position is masked.
         positions: ``learned``, ``sinusoidal`` or ``relative``.
@@ -131,6 +131,8 @@ class TGTBERT4Rec(RecModel):
         for name, value in (("temperature", temperature), ("graph_weight", graph_weight)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
+        if choose_gates and learnable_fusion:
+            raise ValueError("'choose_gates' needs learnable_fusion=False (got True)")
         blocks, width = (
             b if a is None else a for a, b in ((tgt_blocks, n_blocks), (tgt_d_ff, d_ff))
         )
@@ -201,17 +203,19 @@ class TGTBERT4Rec(RecModel):
 
     def choose(self, measure: Callable[[], float]) -> None:
         """With ``choose_gates``: one gate after the other takes the best of its values."""
-        if not self.config["choose_gates"] or self.config["learnable_fusion"]:
+        if not self.config["choose_gates"]:
             return
         both = self.bert is not None and self.tgt is not None
         best = measure()
         for name in ["graph_weight"] * (self.graph is not None) + ["fusion_alpha"] * both:
             kept = self.config[name]
-            for value in GATES[name]:
-                self._set_gate(name, value)
-                if (reached := measure()) > best:
-                    best, kept = reached, value
-            self._set_gate(name, kept)
+            try:
+                for value in GATES[name]:
+                    self._set_gate(name, value)
+                    if (reached := measure()) > best:
+                        best, kept = reached, value
+            finally:
+                self._set_gate(name, kept)
 
     def _set_gate(self, name: str, value: float) -> None:
         self.config[name] = value

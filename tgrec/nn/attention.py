@@ -329,7 +329,7 @@ class _Bias:
             # Head by head from a row of the table: half the time of one gather for all heads.
             pairs = self.options.pairs[part].int()
             for head, row in enumerate(self.lookup):
-                energy[:, head].add_(row.index_select(0, pairs.view(-1)).view(pairs.shape))
+                energy[:, head].add_(row.index_select(0, pairs.reshape(-1)).view(pairs.shape))
 
     def may_overflow(self, q1: Tensor, k1: Tensor) -> bool:
         """Whether the maximum must be subtracted, from ``q . k <= |q| |k|``."""

@@ -17,7 +17,7 @@ _LN2 = math.log(2.0)
 # Below this bound on |log2(exp(logit))| the exponentials neither overflow nor lose small ones in
 # bf16 or fp32 (both have 8 exponent bits), so that the row maximum need not be subtracted.
 _SAFE_EXPONENT = 64.0
-_ROWS_AT_LEAST = 128
+_ROWS_MULTIPLE = 128
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -81,7 +81,7 @@ def linear_cross_entropy(
     _check(hidden, weight, target, bias, chunk, dtype)
     pad = 0
     if chunk is None:
-        chunk, pad = _default_chunk(hidden, weight)
+        chunk, pad = _default_chunk(hidden, weight, dtype)
     if isinstance(scale, Tensor) or scale != 1.0:
         hidden = hidden * scale
     args = (hidden, weight, target, bias, chunk, pad, dtype, torch.is_grad_enabled())
@@ -95,18 +95,18 @@ def _autocast_dtype(hidden: Tensor) -> torch.dtype:
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def _default_chunk(hidden: Tensor, weight: Tensor) -> tuple[int, int]:
+def _default_chunk(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[int, int]:
     """Rows per chunk: near the budget of logits. And how many empty rows to put behind them."""
     rows, items = max(1, hidden.size(0)), max(1, weight.size(0))
     # CPU: 10 MB in bf16 stays in a level-3 cache. CUDA: 256 MB keeps every multiprocessor busy.
     # Never under 256 rows: the gradient of the weight is added once a chunk.
     most = max(256, (1 << 27 if hidden.is_cuda else 5 << 20) // items)
-    if hidden.is_cuda:
+    if hidden.device.type != "cpu" or dtype != torch.bfloat16:
         even = -(-rows // -(-rows // most))
         return -(-even // 32) * 32, 0
     # oneDNN compiles a product of bfloat16 for every new number of rows, which takes longer than
     # some of these products: so there are few such numbers.
-    return 1 << (most.bit_length() - 1), -hidden.size(0) % _ROWS_AT_LEAST
+    return 1 << (most.bit_length() - 1), -hidden.size(0) % _ROWS_MULTIPLE
 
 
 def _check(

@@ -40,7 +40,7 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
                 **about["settings"],
                 "best_epoch": measured["best_epoch"],
                 "val": measured["validation"][about["settings"]["metric"]],
-                # Runs of before there was something to choose have no such entry.
+                # Not in runs that only measured, nor in those of before there was such a thing.
                 **({"chosen": measured["chosen"]} if "chosen" in measured else {}),
             },
             parameters=measured["params"],

@@ -295,10 +295,7 @@ class _Loop:
     def validate(self, clock: Callable[[], float]) -> dict[str, Any]:
         """Measures the weights and keeps them if they are the best so far."""
         progress = self.progress
-        try:
-            value, metrics = self.measure()
-        except NanScoreError as error:
-            self._fail(f"after epoch {progress.epoch} {error}")
+        value, metrics = self.measure()
         progress.waited += 1
         if value > progress.best:
             progress.best, progress.best_epoch, progress.waited = value, progress.epoch, 0
@@ -310,25 +307,28 @@ class _Loop:
         """The validation metric, alike in all processes, and all metrics in the main one."""
         settings, metrics, value = self.settings, {}, 0.0
         if self.workers.is_main:
-            evaluation = evaluate(
-                self.model, self.split, self.split.val, track=settings.track,
-                remove_seen=settings.remove_seen, sampled=False, device=self.device,
-                index=self.full_index, amp=settings.amp,
-            )  # fmt: skip
+            try:
+                evaluation = evaluate(
+                    self.model, self.split, self.split.val, track=settings.track,
+                    remove_seen=settings.remove_seen, sampled=False, device=self.device,
+                    index=self.full_index, amp=settings.amp,
+                )  # fmt: skip
+            except NanScoreError as error:
+                self._fail(f"after epoch {self.progress.epoch} {error}")
             metrics = evaluation.metrics()["full"]
             value = metrics[settings.metric]
         return self.workers.agree(value, self.device), metrics
 
     def choose(self) -> None:
         """Lets the model choose on validation what it could not learn."""
-        values = [self.progress.best]
+        values, clock = [self.progress.best], Clock(self.progress.seconds)
 
         def measure() -> float:
             values.append(self.measure()[0])
             return values[-1]
 
         self.model.choose(measure)
-        self.progress.best = max(values)
+        self.progress.best, self.progress.seconds = max(values), clock()
 
     def save(self) -> None:
         if self.folder is None or not self.workers.is_main:

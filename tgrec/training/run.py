@@ -207,7 +207,7 @@ def _record(
             **asdict(settings),
             "best_epoch": result.best_epoch,
             "val": _finite(result.best),
-            "chosen": {k: v for k, v in model.config.items() if given[k] != v},
+            **({"chosen": _chosen(given, model)} if result.epochs else {}),
         },
         parameters=model.num_parameters(),
         seed=settings.seed,
@@ -232,13 +232,18 @@ def _metrics(record: RunRecord, settings: TrainSettings, result: FitResult) -> d
         "seconds_per_epoch": record.seconds_per_epoch,
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
-        "chosen": record.settings["chosen"],
+        **({"chosen": record.settings["chosen"]} if result.epochs else {}),
         "seconds_to_best": result.seconds_to_best,
         "peak_memory_mb": result.peak_memory_mb,
         "seed": settings.seed,
         "validation": {settings.metric: _finite(result.best)},
         "fit": {k: _finite(v) if isinstance(v, float) else v for k, v in fitted.items()},
     }
+
+
+def _chosen(given: dict[str, Any], model: RecModel) -> dict[str, Any]:
+    """What training has chosen of the model's settings (:meth:`RecModel.choose`)."""
+    return {k: v for k, v in model.config.items() if k not in given or given[k] != v}
 
 
 def _finite(value: float) -> float | None:
