@@ -26,11 +26,9 @@ from tgrec.nn.transformer import Positions, SequenceEncoder
 FLOOR = 3e-4
 
 
-# What choose_gates tries, in this order; no branch is left without a say.
-GATES = {
-    "graph_weight": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0),
-    "fusion_alpha": (0.05, 0.1, 0.15, 0.2, 0.3, 0.5),
-}
+# What choose_gates tries, one after the other; no branch is left without a say.
+GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
+ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 class TGTBERT4Rec(RecModel):
@@ -89,8 +87,7 @@ class TGTBERT4Rec(RecModel):
         learnable_fusion: Whether the gate (only if ``0 < fusion_alpha < 1``) and the weight of
             the graph are learned.
         graph_weight: w, at least 0; where it starts, if it is learned.
-        choose_gates: Whether gate and weight, not learned then, are chosen on validation when
-            training is over.
+        choose_gates: Whether both, not learned then, are chosen on validation after training.
         mask_prob: Share of positions masked for the BERT branch.
         last_prob: Share of sequences in which only the last position is masked.
         positions: ``learned``, ``sinusoidal`` or ``relative``.
@@ -205,12 +202,13 @@ class TGTBERT4Rec(RecModel):
         """With ``choose_gates``: one gate after the other takes the best of its values."""
         if not self.config["choose_gates"]:
             return
-        both = self.bert is not None and self.tgt is not None
+        weights = GRAPH_WEIGHTS if self.graph is not None else ()
+        alphas = ALPHAS if self.bert is not None and self.tgt is not None else ()
         best = measure()
-        for name in ["graph_weight"] * (self.graph is not None) + ["fusion_alpha"] * both:
+        for name, values in (("graph_weight", weights), ("fusion_alpha", alphas)):
             kept = self.config[name]
             try:
-                for value in GATES[name]:
+                for value in values:
                     self._set_gate(name, value)
                     if (reached := measure()) > best:
                         best, kept = reached, value
