@@ -53,12 +53,8 @@ GROUPS = {
     "<=50": ", at most 50 events before the target",
     "rare item": ", targets of the rarer half of the items",
 }
-OUTCOMES = (
-    "best_epoch",
-    "val",
-    "chosen",
-    "device",
-)  # what a record holds beside the settings of a run
+# What a record holds beside the settings of a run.
+OUTCOMES = ("best_epoch", "val", "chosen", "device")
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,9 @@ PLANTED = [
     (length_errors, "tgrec/data/long.py", "x = 1\n" * (MAX_LINES + 1)),
     (forbidden_errors, "tgrec/models/a.py", "import pickle"),
     (forbidden_errors, "tgrec/models/a.py", "x = pickle.load(f)"),
-    (forbidden_errors, "tgrec/models/a.py", "torch.load(path, weights_only=False)"),
+    (forbidden_errors, "tgrec/models/a.py", "from pickle import load"),
+    (forbidden_errors, "tgrec/models/a.py", "torch.load(path)"),
+    (forbidden_errors, "tgrec/models/a.py", "load(path, weights_only=False)"),
     (forbidden_errors, "benchmarks/a.py", "np.load(path, allow_pickle = True)"),
     (forbidden_errors, "tgrec/datasets/a.py", "archive.extractall(folder)"),
     (forbidden_errors, "examples/a.py", "eval(text)"),
@@ -285,6 +287,15 @@ def test_a_planted_violation_is_found(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     assert len(check(tmp_path)) >= 1
+
+
+@pytest.mark.parametrize("pattern", FORBIDDEN)
+def test_every_pattern_has_a_violation_that_no_other_one_finds(pattern: str) -> None:
+    """Otherwise it could be taken out of the table and nothing would fail."""
+    lines = [text for check, _, text in PLANTED if check is forbidden_errors]
+    found = [{p for p in FORBIDDEN if re.search(p, line)} for line in lines]
+    assert {pattern} in found
+    assert all(found)
 
 
 @pytest.mark.parametrize(
