@@ -39,7 +39,7 @@ GOLDEN: dict[str, Golden] = {
     "bert4rec": BERT4REC,
     # Untried; windows and masks as for bert4rec.
     "enhanced_bert4rec": Golden(
-        {"mask_prob": 0.4, "last_prob": 0.3},
+        {"mask_prob": 0.4},
         {**TRAIN, "epochs": 60, "lr": 2e-3, "windows": "random"},
     ),
     # 469,505 parameters: the TGT branch is deep and narrow, which is worth more than width (HSTU),

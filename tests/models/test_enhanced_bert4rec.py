@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tgrec.data import RecBatch, Targets, TemporalRecGraph, leave_one_out
+from tgrec.data import History, RecBatch, Targets, TemporalRecGraph, leave_one_out
 from tgrec.datasets import simulate_movielens
 from tgrec.loader import SeedLoader, Track, training_seeds
 from tgrec.models import EnhancedBERT4Rec
 from tgrec.models import enhanced_bert4rec as module
 from tgrec.models.side_information import FEATURES, bin_codes, bin_edges
 from tgrec.models.side_inputs import usual_count
-from tgrec.models.tokens import carried_time, make_tokens
+from tgrec.models.tokens import Tokens, carried_time, cloze_tokens, token_pairs
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph, toy_graph
 
@@ -147,18 +147,30 @@ def test_popularity_is_in_the_scores_once() -> None:
 @torch.no_grad()
 def test_the_event_that_is_asked_for_is_not_counted_in_training() -> None:
     """Counts that hold the target would tell it, rare items above all."""
-    model = build(features=["popularity"], task_weights={"item_prediction": 0.0}, last_prob=1.0)
+    model = build(features=["popularity"], task_weights={"item_prediction": 0.0})
     model.unknown_prob = 0.0
     batch = training_batch(model)
+    history, item, count = batch.history, batch.item, model.inputs.item_count
+    assert history is not None
+    assert item is not None
     row, weight = torch.arange(batch.user.numel()), model.inputs.popularity
-    one_less = (model.inputs.item_count[batch.item] - 1).log1p()
     by_hand = model.score(batch)
-    by_hand[row, batch.item] += weight * (one_less - model.inputs.item_count[batch.item].log1p())
+    by_hand[row, item] += weight * ((count[item] - 1).log1p() - count[item].log1p())
     torch.testing.assert_close(model.score_left_out(batch), by_hand)
+    # The loss, of every event of every user.
+    states = model.next_item(states_of(model, batch))
+    lost = []
+    for user in row:
+        for place in range(history.mask.size(1) + 1):
+            if place == history.mask.size(1) or history.mask[user, place]:
+                target = item[user] if place == history.mask.size(1) else history.item[user, place]
+                less = count - torch.nn.functional.one_hot(target, model.num_items)
+                scores = model.encode_item() @ states[user, place] + weight * less.log1p()
+                lost.append(-scores[model.inputs.item_trained].log_softmax(0))
+                lost[-1] = lost[-1][(model.inputs.item_trained.cumsum(0) - 1)[target]]
     sums, counts = model.loss_terms(batch)
-    items = model.inputs.item_trained
-    lost = -by_hand.masked_fill(~items, -torch.inf).log_softmax(1)[row, batch.item]
-    torch.testing.assert_close(sums[0] / counts[0], lost.mean())
+    assert float(counts[0]) == len(lost)
+    torch.testing.assert_close(sums[0] / counts[0], torch.stack(lost).mean())
 
 
 def test_the_usual_count_of_new_items_is_that_of_their_genres() -> None:
@@ -186,17 +198,17 @@ def test_new_items_are_as_popular_as_their_genres() -> None:
             assert torch.isclose(wanted, known.mean()) != ("genre" in features)
 
 
-def test_tasks_see_as_many_events_as_an_average_user_has() -> None:
-    """At most ``max_len``: what the last positions weigh in the loss."""
-    events = SPLIT.train[GRAPH.interaction_types[0]].edge_index[0].bincount()
-    mean = float(events[events > 0].float().mean())
-    for max_len, per_row in ((4, 4.0), (200, mean)):
-        model = build(max_len=max_len, unknown_prob=0.0)
-        assert float(model.inputs.events_per_user) == pytest.approx(mean)
-        batch = training_batch(model)
-        _, counts = model.loss_terms(batch)
-        count = float(counts[list(model.tasks.tasks).index("next_item")])
-        assert count == pytest.approx(per_row * batch.user.numel(), rel=1e-5)
+def test_every_task_sees_about_one_prediction_per_event() -> None:
+    model = build(noise_graph(num_users=400), cloze_prob=0.3, mask_prob=0.4, unknown_prob=0.0)
+    batch = training_batch(model, noise_graph(num_users=400))
+    assert batch.history is not None
+    events = float(batch.history.mask.sum() + batch.user.numel())
+    _, counts = model.loss_terms(batch)
+    weight = torch.tensor([model.tasks.fixed[i] for i in range(len(counts))])
+    share = counts / weight / events
+    assert len(share) >= 2
+    assert float(share.min()) > 0.8
+    assert float(share.max()) < 1.35, "a last position is always a hole"
 
 
 def test_bins() -> None:
@@ -216,7 +228,7 @@ def test_bins() -> None:
 
 
 def masked_is_hidden(model: Any) -> None:
-    """Rating, time, genres and year of what a mask token stands for change no prediction there."""
+    """Rating, time, genres and year of what a mask token stands for change no prediction."""
     batch = training_batch(model)
     history, item, rating = batch.history, batch.item, batch.rating
     assert history is not None
@@ -224,6 +236,8 @@ def masked_is_hidden(model: Any) -> None:
     assert history.rating is not None
     assert rating is not None
     token = module.make_cloze(batch, model.num_items, 0.4, 0.0).item == model.num_items
+    holes = module.uniform(batch.key, module.BOTH_SIDES) < model.cloze_prob
+    assert 0 < int(holes.sum()) < len(holes)
     assert token[:, :-1].any()
     hidden = token[:, :-1] & history.mask
     changed = replace(
@@ -246,20 +260,107 @@ def masked_is_hidden(model: Any) -> None:
     for one in (batch, changed):
         model.loss_terms(one)
     del model.hidden
-    torch.testing.assert_close(states[0], states[1])
+    torch.testing.assert_close(states[0][holes], states[1][holes])
 
 
 @torch.no_grad()
 def test_a_masked_item_hides_its_side_information(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build(mask_prob=0.4, last_prob=0.0, unknown_prob=0.0)
+    model = build(mask_prob=0.4, unknown_prob=0.0)
     masked_is_hidden(model)
 
     def leaky(history: Any, asked: Any, item: Tensor, mask: Tensor, known: Tensor) -> Any:
-        return make_tokens(history, asked, item, mask, mask)  # as the seed: all but the id
+        return cloze_tokens(history, asked, item, mask, mask)  # as the seed: all but the id
 
-    monkeypatch.setattr(module, "make_tokens", leaky)
+    monkeypatch.setattr(module, "cloze_tokens", leaky)
     with pytest.raises(AssertionError):
         masked_is_hidden(model)
+
+
+def without_last(history: History, events: int) -> History:
+    columns = {f.name: getattr(history, f.name) for f in fields(history)}
+    return History(**{k: None if x is None else x[:, :-events] for k, x in columns.items()})
+
+
+def states_of(model: Any, batch: RecBatch) -> Tensor:
+    """``[B, S, D]`` from left to right."""
+    facts, _ = model.inputs.facts(batch.user)
+    out: Tensor = model.hidden(model._question(batch), model.encode_item(), facts)
+    return out
+
+
+def looks_back_only(model: Any, track: Track) -> None:
+    """What is asked for at a position, and all that is after it, changes nothing there."""
+    index = EventIndex(GRAPH)
+    batch = SeedLoader(index, model.sampling, track).batch(training_seeds(index, 12), key=3)
+    history, asked_at = batch.history, batch.query_time
+    assert history is not None
+    assert history.rating is not None
+    before = states_of(model, batch)
+    for place in (0, 4, 7, 11):
+        later = torch.arange(history.mask.size(1)) >= place
+        changed = replace(
+            history,
+            item=torch.where(later, (history.item + 7) % model.num_items, history.item),
+            time=torch.where(later, history.time + 3600 * 5, history.time),
+            rating=torch.where(later, 6 - history.rating, history.rating),
+        )
+        if asked_at is not None:  # the question at ``place`` stays, those after it do not
+            asked_at = asked_at + 3600 * 5 * (torch.arange(asked_at.size(1)) > place)
+        after = states_of(model, replace(batch, history=changed, query_time=asked_at))
+        real = torch.cat([history.mask, torch.ones_like(history.mask[:, :1])], dim=1)
+        same, differs = real[:, : place + 1], real[:, place + 1 :]
+        torch.testing.assert_close(after[:, : place + 1][same], before[:, : place + 1][same])
+        assert not torch.equal(after[:, place + 1 :][differs], before[:, place + 1 :][differs])
+        asked_at = batch.query_time
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("track", ["T1", "T2"])
+def test_the_next_item_is_foretold_from_what_is_before_it(
+    track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(n_blocks=2)
+    looks_back_only(model, track)
+
+    def leaky(tokens: Tokens, both_sides: Tensor | None, gaps: bool) -> Tensor:
+        return token_pairs(tokens, torch.ones_like(tokens.mask[:, 0]), gaps)
+
+    monkeypatch.setattr(module, "token_pairs", leaky)
+    with pytest.raises(AssertionError):
+        looks_back_only(model, track)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("track", ["T1", "T2"])
+def test_in_training_a_position_reads_what_it_will_read_when_it_is_asked(track: Track) -> None:
+    model = build(n_blocks=2, features=["rating", "gap", "calendar", "gender"])
+    model.encoder.positions.table.zero_()  # they count from the end, which is elsewhere
+    index = EventIndex(GRAPH)
+    batch = SeedLoader(index, model.sampling, track).batch(training_seeds(index, 12), key=3)
+    history = batch.history
+    assert history is not None
+    states = states_of(model, batch)
+    for gone in (1, 3, history.mask.size(1)):
+        asked_at = None if batch.query_time is None else batch.query_time[:, :-gone]
+        shorter = replace(batch, history=without_last(history, gone), query_time=asked_at)
+        there = history.mask[:, -gone]
+        torch.testing.assert_close(states_of(model, shorter)[there, -1], states[there, -1 - gone])
+
+
+@torch.no_grad()
+def test_who_has_no_past_in_training_reads_nothing_of_it() -> None:
+    """Every position is then the question of somebody new, and of nobody else."""
+    model = build(unknown_prob=1.0, cloze_prob=0.0, features=["rating", "gap", "calendar"])
+    model.encoder.positions.table.zero_()
+    batch = training_batch(model)
+    states: list[Tensor] = []
+    model.hidden = lambda *a: states.append(EnhancedBERT4Rec.hidden(model, *a)) or states[-1]
+    model.loss_terms(batch)
+    history = batch.history
+    assert history is not None
+    nobody = states_of(model, replace(batch, history=without_last(history, history.mask.size(1))))
+    seen = states[0][model._question(batch).mask]
+    torch.testing.assert_close(seen, nobody[0, -1].expand_as(seen))
 
 
 def test_times_that_are_not_known_are_carried_on() -> None:
@@ -278,13 +379,19 @@ def test_t2_reads_the_time_of_the_question_and_t1_does_not() -> None:
     assert not torch.equal(model.score(asked(model, "T2")), model.score(asked(model, "T2", later)))
 
 
+@torch.no_grad()
 def test_the_mask_token_is_no_negative_and_new_items_neither() -> None:
-    model = build()
+    model = build(features=["genre"])
     model.inputs.item_trained[:5] = False
-    items = model.encode_item()
-    catalogue, place = model._catalogue(items, torch.tensor([[5, 39]]))
-    assert torch.equal(catalogue, items[5:])
-    assert place.tolist() == [[0, 34]]
+    items, states = model.encode_item(), torch.randn(3, 2, 16)
+    rows = torch.tensor([[0, 1], [1, 1], [0, 0]]).bool()
+    target = torch.tensor([[1, 5], [39, 8], [2, 3]])
+    head = torch.nn.Identity()
+    lost, count = model._item_loss(head, items, states, rows, target)
+    logits = states[rows] @ items[5:].t()
+    wanted = torch.nn.functional.cross_entropy(logits, target[rows] - 5, reduction="sum")
+    torch.testing.assert_close(lost, wanted)
+    assert int(count) == 3
 
 
 # ---- attention and heads ---------------------------------------------------------------------
@@ -322,6 +429,10 @@ def test_the_preference_head_does_not_collapse() -> None:
     model.inputs.item_genre.copy_(share)
     batch = training_batch(model)
     assert batch.item is not None
+    assert batch.history is not None
+    kind = 20 * (batch.user % 2)
+    past = batch.history.item % 20 + kind.unsqueeze(1)
+    batch = replace(batch, item=batch.item % 20 + kind, history=replace(batch.history, item=past))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(40):
         optimizer.zero_grad()
@@ -329,7 +440,7 @@ def test_the_preference_head_does_not_collapse() -> None:
         optimizer.step()
     told = model.eval().genre_preference(batch).detach()
     torch.testing.assert_close(told.sum(1), torch.ones(len(told)))
-    first = batch.item < 20
+    first = kind == 0
     assert float(told[first, 0].mean() - told[~first, 0].mean()) > 0.5
 
 

@@ -67,13 +67,34 @@ def test_float32_matches_double_autograd(chunk: int, spread: float) -> None:
 
 def test_double_passes_gradcheck() -> None:
     hidden, weight, bias, target = _problem(rows=5, items=7, channels=3)
-    leaves = [t.requires_grad_() for t in (hidden, weight, bias)]
+    extra = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    leaves = [t.requires_grad_() for t in (hidden, weight, bias, extra)]
     temperature = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
 
-    def loss(h: Tensor, w: Tensor, b: Tensor, s: Tensor) -> Tensor:
-        return linear_cross_entropy(h, w, target, b, scale=s, chunk=2, dtype=torch.float64)
+    def loss(h: Tensor, w: Tensor, b: Tensor, x: Tensor, s: Tensor) -> Tensor:
+        return linear_cross_entropy(h, w, target, b, x, scale=s, chunk=2, dtype=torch.float64)
 
     assert torch.autograd.gradcheck(loss, (*leaves, temperature))
+
+
+@pytest.mark.parametrize("spread", [1.0, 40.0], ids=["plain", "shifted"])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_a_bias_of_the_target_is_added_to_its_logit_alone(
+    spread: float, dtype: torch.dtype, near: float
+) -> None:
+    problem = _problem(spread=spread)
+    *three, target = problem
+    extra = torch.linspace(-3, 1, len(target), dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (*three, extra)]
+    logits = leaves[0] @ leaves[1].t() + leaves[2]
+    logits = logits.index_put((torch.arange(len(target)), target), leaves[3], accumulate=True)
+    want = F.cross_entropy(logits, target, reduction="sum")
+    ours = [t.float().clone().requires_grad_() for t in (*three, extra)]
+    hidden, weight, bias, more = ours
+    got = linear_cross_entropy(hidden, weight, target, bias, more, chunk=64, dtype=dtype)
+    assert float(got.detach()) == pytest.approx(float(want.detach()), rel=near)
+    for one, other in zip(_gradients(got, *ours), _gradients(want, *leaves), strict=True):
+        assert _relative(one, other) < near
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -182,6 +203,8 @@ def test_bad_arguments_are_named() -> None:
         linear_cross_entropy(h, torch.zeros(5, 3), y)
     with pytest.raises(ValueError, match="bias"):
         linear_cross_entropy(h, w, y, torch.zeros(4))
+    with pytest.raises(ValueError, match=r"target_bias must be \[3\]"):
+        linear_cross_entropy(h, w, y, None, torch.zeros(5))
     with pytest.raises(ValueError, match="chunk"):
         linear_cross_entropy(h, w, y, chunk=0)
     with pytest.raises(ValueError, match="dtype"):

@@ -13,7 +13,7 @@ from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 # Arguments that count something, whatever the model.
 SIZES = (
     "num_items", "num_users", "d_model", "n_heads", "n_blocks", "d_ff", "max_len",
-    "hidden_channels",
+    "hidden_channels", "recent",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Enhanced BERT4Rec: the cloze test with side information, and several things to predict."""
+"""Enhanced BERT4Rec: the cloze test and the next item, with side information."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from torch import Tensor, nn
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 from tgrec.data.random import uniform
 from tgrec.models.base import RecModel, arguments, inner_products
-from tgrec.models.bert4rec import append_mask, make_cloze
+from tgrec.models.bert4rec import make_cloze
 from tgrec.models.side_information import chosen_features, feature_bins, genres
 from tgrec.models.side_inputs import SideInputs
-from tgrec.models.tokens import Tokens, make_tokens
+from tgrec.models.tokens import (
+    Tokens,
+    causal_tokens,
+    choose_rows,
+    cloze_tokens,
+    token_pairs,
+)
 from tgrec.nn.context_attention import ContextAttention, recent_mean
-from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
+from tgrec.nn.gap_attention import NUM_BUCKETS
 from tgrec.nn.heads import ItemHead, RatingHead
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.task_weights import TaskWeights
@@ -28,11 +34,16 @@ TASK_WEIGHTS = {
     "item_prediction": 1.0, "next_item": 1.0, "rating_prediction": 0.3, "user_preference": 0.2,
 }  # fmt: skip
 # Streams of the draws of a seed; 0 to 3 are those of make_cloze.
-NO_ID, NO_PROFILE, NO_PAST = 4, 5, 6
+NO_ID, NO_PROFILE, NO_PAST, BOTH_SIDES = 4, 5, 6, 7
 
 
 class EnhancedBERT4Rec(RecModel):
     r"""BERT4Rec (Sun et al., CIKM 2019, arXiv 1904.06690) with side information and four tasks.
+
+    One encoder reads a training sequence in one of two ways, as UniLM does (Dong et al., NeurIPS
+    2019, arXiv 1905.03197): a share ``cloze_prob`` of them from both sides, with holes to fill in,
+    the others from left to right, each position predicting the next event. The second is how users
+    are read afterwards, and what makes the scores.
 
     * **Items** are vectors :math:`v_i = E_i + \bar G_{g(i)} + Y_{y(i)}` of the item, its genres
       and its year, read at the input and scored by at the output. Items without training events
@@ -49,23 +60,22 @@ class EnhancedBERT4Rec(RecModel):
     * **Popularity**: scores add a learned weight times the log of an item's training events (the
       usual number of its genres if it has none), so that somebody unknown is shown what is popular.
       The event that is asked for is not counted in training.
-    * **Heads**: masked items, the next item (the last position, which alone makes the scores),
-      the rating of a given item, and the genres of what comes next, whose target is data and not
-      a learned vector, so that it cannot collapse.
+    * **Heads**: masked items; the next item, its rating if it is given, and its genres, whose
+      target is data and not a learned vector, so that it cannot collapse.
 
-    The loss weighs tasks, not predictions: a hole counts as much as ``1 / mask share`` events, a
-    last position as much as an average user's events (at most L), so that each task sees about one
-    prediction per event, and ``task_weights`` (or ``uncertainty_weighting``) decide between them
-    (:class:`tgrec.nn.task_weights.TaskWeights`). Cross-entropies are over the items that occur in
-    training.
+    The loss weighs tasks, not predictions: each prediction counts as much as there are events for
+    one of its kind, so that each task sees about one prediction per event, and ``task_weights`` (or
+    ``uncertainty_weighting``) decide between them (:class:`tgrec.nn.task_weights.TaskWeights`).
+    Cross-entropies are over the items that occur in training.
 
     The vector of a user's id is learned from ratings alone, and otherwise only read: learned from
     items, it would soon hold by heart what the user was trained on, and the model look at nothing
     else. Without ratings there is none.
 
     In a share ``unknown_prob`` of the sequences the user's id is hidden, in as many the profile,
-    in as many the whole past and the id: what the model says to somebody new is trained, too.
-    Users without training events are always read as unknown.
+    in as many (of those read from left to right) the whole past and the id: what the model says to
+    somebody new is trained, too. A mask token stands before the first event, so that somebody
+    without a past is read as well. Users without training events are always read as unknown.
 
     The architecture follows the description of seed 001; there the year was dead, the keys of the
     cross-attention were all alike, masked items kept their genres and the rating head did not know
@@ -78,10 +88,10 @@ class EnhancedBERT4Rec(RecModel):
         n_heads: Attention heads.
         n_blocks: Blocks.
         d_ff: Width of the feed-forward layers.
-        max_len: L, how many of the latest events are read (the mask token comes on top).
+        max_len: L, how many of the latest events are read (a mask token comes on top).
         dropout: In [0, 1).
-        mask_prob: Share of positions masked.
-        last_prob: Share of training sequences in which only the last position is masked.
+        cloze_prob: Share of training sequences that are read from both sides, below 1.
+        mask_prob: Share of their positions that are masked.
         features: Which of :data:`tgrec.models.side_information.FEATURES` are read. In
             :meth:`from_graph`, None means all that the graph has; ``config`` says which.
         bins: Feature -> edges of its bins.
@@ -105,8 +115,8 @@ class EnhancedBERT4Rec(RecModel):
         d_ff: int = 256,
         max_len: int = 200,
         dropout: float = 0.2,
+        cloze_prob: float = 0.5,
         mask_prob: float = 0.2,
-        last_prob: float = 0.1,
         features: Sequence[str] = (),
         bins: Mapping[str, Sequence[float]] | None = None,
         num_genres: int = 0,
@@ -125,8 +135,8 @@ class EnhancedBERT4Rec(RecModel):
         super().__init__(**{**given, **built})
         _check(self.config)
         self.features, self.bins, self.recent = tuple(features), bins, recent
-        self.mask_prob, self.last_prob = mask_prob, last_prob
-        self.unknown_prob = unknown_prob
+        self.mask_prob, self.unknown_prob = mask_prob, unknown_prob
+        self.cloze_prob = cloze_prob if weights["item_prediction"] and mask_prob else 0.0
         self.sampling = Sampling(max_len=max_len, rating="rating" in features)
         self.inputs = SideInputs(num_items, num_users, num_genres, d_model, features, bins)
         self.context = ContextAttention(d_model, n_heads)
@@ -136,22 +146,17 @@ class EnhancedBERT4Rec(RecModel):
             gradient_checkpointing=gradient_checkpointing,
         )  # fmt: skip
         self.drop = Dropout(dropout)
-        self._make_heads(weights, num_genres, d_model)
-        self.tasks = TaskWeights(self._possible(weights), uncertainty_weighting)
-
-    def _make_heads(self, weights: Mapping[str, float], num_genres: int, d_model: int) -> None:
+        tasks = self._possible(weights)
         self.next_item = ItemHead(d_model)
-        possible = self._possible(weights)
-        self.masked_item = ItemHead(d_model) if "item_prediction" in possible else None
-        self.rating = (
-            RatingHead(d_model, self.num_items) if "rating_prediction" in possible else None
-        )
-        self.preference = nn.Linear(d_model, num_genres) if "user_preference" in possible else None
+        self.masked_item = ItemHead(d_model) if "item_prediction" in tasks else None
+        self.rating = RatingHead(d_model, num_items) if "rating_prediction" in tasks else None
+        self.preference = nn.Linear(d_model, num_genres) if "user_preference" in tasks else None
+        self.tasks = TaskWeights(tasks, uncertainty_weighting)
 
     def _possible(self, weights: Mapping[str, float]) -> dict[str, float]:
         """The tasks that have a weight and something to learn from."""
         lacking = {
-            "item_prediction": self.mask_prob * (1 - self.last_prob) == 0,
+            "item_prediction": self.cloze_prob == 0,
             "rating_prediction": "rating" not in self.features,
             "user_preference": "genre" not in self.features,
         }
@@ -182,20 +187,23 @@ class EnhancedBERT4Rec(RecModel):
         return self.inputs.items()
 
     def _question(self, batch: RecBatch) -> Tokens:
-        """The history and one mask token."""
-        history = batch.history
-        assert history is not None
-        item, mask = append_mask(history, self.num_items)
-        return make_tokens(history, batch.query_time, item, mask, F.pad(history.mask, (0, 1)))
+        """The history after a mask token; its last position is asked for what comes next."""
+        assert batch.history is not None
+        return causal_tokens(batch.history, batch.query_time, self.num_items)
 
     # ---- what comes out -----------------------------------------------------------------------
 
-    def hidden(self, tokens: Tokens, items: Tensor, facts: Tensor, last: bool = False) -> Tensor:
-        """``[B, S, D]``, or the ``last`` position ``[B, D]``."""
+    def hidden(
+        self,
+        tokens: Tokens,
+        items: Tensor,
+        facts: Tensor,
+        both_sides: Tensor | None = None,
+        last: bool = False,
+    ) -> Tensor:
+        """``[B, S, D]``, or the ``last`` position ``[B, D]``; see :func:`token_pairs`."""
         x, context, _ = self._read(tokens, items, facts)
-        pairs = None
-        if "gap" in self.features:
-            pairs = gap_pairs(tokens.time, tokens.time, tokens.mask, causal=False)
+        pairs = token_pairs(tokens, both_sides, gaps="gap" in self.features)
         out: Tensor = self.encoder(x + self.drop(context), tokens.mask, pairs, last)
         return out
 
@@ -204,7 +212,7 @@ class EnhancedBERT4Rec(RecModel):
         x = F.embedding(tokens.item, torch.cat([items, self.inputs.mask_token]))
         recent = recent_mean(x, tokens.known, self.recent)
         if self.inputs.calendar is not None:
-            x = x + self.inputs.calendar(tokens.time, tokens.timed)
+            x = x + self.inputs.calendar(tokens.asked, tokens.timed)
         if tokens.rating is not None:
             x = x + self.inputs.binned("rating", tokens.rating)
         query = x * math.sqrt(x.size(2)) + self.encoder.positions(x.size(1))
@@ -231,15 +239,15 @@ class EnhancedBERT4Rec(RecModel):
 
     def score(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
         """``[B, N]`` float32 scores; arguments as in :meth:`encode_user`."""
-        return self._products(batch, profile) + self.inputs.popularity_logits()
+        state, items = self.encode_user(batch, profile), self.encode_item()
+        return inner_products(state, items) + self.inputs.popularity_logits()
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""
-        return self._products(batch) + self.inputs.popularity_logits(batch.item)
-
-    def _products(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
-        items = self.encode_item()
-        return inner_products(self.next_item(self._user(batch, items, profile)), items)
+        scores = self.score(batch)
+        assert batch.item is not None
+        rows = torch.arange(scores.size(0), device=scores.device)
+        return scores.index_put((rows, batch.item), self.inputs.left_out(batch.item), True)
 
     def rate(
         self, batch: RecBatch, item: Tensor, profile: Mapping[str, float] | None = None
@@ -284,76 +292,84 @@ class EnhancedBERT4Rec(RecModel):
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Weighted sums and counts of the tasks, in the order of ``tasks.tasks``."""
-        history, item = batch.history, batch.item
+        history, item, key = batch.history, batch.item, batch.key
         assert history is not None
         assert item is not None
-        cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
-        assert batch.key is not None
+        cloze = make_cloze(batch, self.num_items, self.mask_prob, 0.0)
+        assert key is not None
         no_id, no_profile, no_past = (
-            uniform(batch.key, stream) < self.unknown_prob
-            for stream in (NO_ID, NO_PROFILE, NO_PAST)
+            uniform(key, stream) < self.unknown_prob for stream in (NO_ID, NO_PROFILE, NO_PAST)
         )
-        # Of somebody new only the question is left.
-        gone = F.pad(no_past.unsqueeze(1).expand_as(history.mask), (0, 1))
-        mask, hole = cloze.mask & ~gone, cloze.hole & ~gone
-        tokens = make_tokens(history, batch.query_time, cloze.item, mask, mask & ~hole)
-        facts, own = self.inputs.facts(batch.user, None, no_id | no_past, no_profile)
+        both_sides = uniform(key, BOTH_SIDES) < self.cloze_prob
+        known = cloze.mask & ~cloze.hole
+        tokens = choose_rows(
+            both_sides,
+            cloze_tokens(history, batch.query_time, cloze.item, cloze.mask, known),
+            causal_tokens(history, batch.query_time, self.num_items, no_past),
+        )
+        no_id = no_id | (no_past & ~both_sides)
+        facts, own = self.inputs.facts(batch.user, None, no_id, no_profile)
         items = self.encode_item()
-        hidden = self.hidden(tokens, items, facts)
-        catalogue, place = self._catalogue(items, cloze.target)
-        per_hole = 1 / max(self.mask_prob * (1 - self.last_prob), 0.01)
-        per_row = self.inputs.events_per_user.clamp(max=self.config["max_len"])
-        last = hidden[:, -1]
-        scores = inner_products(self.next_item(last), catalogue)
-        scores = scores + self.inputs.popularity_logits(item)[..., self.inputs.item_trained]
-        lost = F.cross_entropy(scores, place[:, -1], reduction="sum")
-        terms = {"next_item": (lost * per_row, item.numel() * per_row)}
+        hidden = self.hidden(tokens, items, facts, both_sides)
+        every = cloze.mask & ~both_sides.unsqueeze(1)
+        terms = {"next_item": self._item_loss(self.next_item, items, hidden, every, cloze.target)}
         if self.masked_item is not None:
-            inner = F.pad(hole[:, :-1], (0, 1))
-            total = linear_cross_entropy(self.masked_item(hidden[inner]), catalogue, place[inner])
-            terms["item_prediction"] = (total * per_hole, inner.sum() * per_hole)
+            hole = cloze.hole & both_sides.unsqueeze(1)
+            lost = self._item_loss(self.masked_item, items, hidden, hole, cloze.target)
+            terms["item_prediction"] = lost
         if self.rating is not None:
-            rated = self._rating_loss(batch, hidden, hole, items, own, per_hole)
+            rated = self._rating_loss(batch, items, hidden, every, cloze.target, own)
             terms["rating_prediction"] = rated
         if self.preference is not None:
-            share = self.inputs.item_genre[item]
-            logits = F.log_softmax(self.preference(last).float(), dim=1)
-            lost = -(share * logits).sum()
-            terms["user_preference"] = (lost * per_row, (share.sum(1) > 0).sum() * per_row)
-        out: tuple[Tensor, Tensor] = self.tasks(terms)
+            share = self.inputs.item_genre[cloze.target[every]]
+            logits = F.log_softmax(self.preference(hidden[every]).float(), dim=1)
+            terms["user_preference"] = -(share * logits).sum(), (share.sum(1) > 0).sum()
+        out: tuple[Tensor, Tensor] = self.tasks(self._per_event(terms))
         return out
 
-    def _catalogue(self, items: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The items that occur in training, and where the targets stand among them.
+    def _per_event(self, terms: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The terms, weighed so that each has about one prediction per event."""
+        per_hole = 1 / max(self.cloze_prob * self.mask_prob, 1e-3)
+        weight = {task: 1 / (1 - self.cloze_prob) for task in terms} | {"item_prediction": per_hole}
+        return {task: (lost * weight[task], n * weight[task]) for task, (lost, n) in terms.items()}
+
+    def _item_loss(
+        self, head: nn.Module, items: Tensor, hidden: Tensor, rows: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over the items that occur in training, at the True ``rows`` ``[B, S]``.
 
         As negatives of every prediction, items that never occur would teach what they have in
         common with no chosen item: their genres and years.
         """
-        place = self.inputs.item_trained.cumsum(0) - 1
-        return items[self.inputs.item_trained], F.embedding(target, place.unsqueeze(1)).squeeze(2)
+        trained, target = self.inputs.item_trained, target[rows]
+        place = (trained.cumsum(0) - 1)[target]
+        biases: tuple[Tensor, ...] = ()
+        if self.inputs.popularity is not None:
+            popular = self.inputs.popularity_logits()[trained]
+            biases = popular, self.inputs.left_out(target)
+        lost = linear_cross_entropy(head(hidden[rows]), items[trained], place, *biases)
+        return lost, rows.sum()
 
     def _rating_loss(
         self,
         batch: RecBatch,
-        hidden: Tensor,
-        hole: Tensor,
         items: Tensor,
+        hidden: Tensor,
+        rows: Tensor,
+        target: Tensor,
         own: Tensor,
-        weight: float,
     ) -> tuple[Tensor, Tensor]:
-        """Squared errors at the holes whose rating is known, in units of the variance."""
+        """Squared errors at the ``rows`` whose rating is known, in units of the variance."""
         assert batch.history is not None
-        assert batch.item is not None
         assert self.rating is not None
         assert batch.history.rating is not None
         assert batch.rating is not None
         rating = torch.cat([batch.history.rating, batch.rating.unsqueeze(1)], dim=1)
-        target = torch.cat([batch.history.item, batch.item.unsqueeze(1)], dim=1)
-        rows = hole & (rating != 0)
+        rows = rows & (rating != 0)
         item, own = target[rows], own.unsqueeze(1).expand_as(hidden)[rows]
         guess = self.rating(hidden[rows], own, item, F.embedding(item, items))
         wanted = (rating[rows] - self.inputs.rating_scale[0]) / self.inputs.rating_scale[1]
-        return (guess - wanted).square().sum() * weight, rows.sum() * weight
+        return (guess - wanted).square().sum(), rows.sum()
 
     def monitor(self) -> dict[str, float]:
         """The mean loss of each task since the last call, learned weights, and w."""
@@ -377,9 +393,8 @@ def _weights(given: Mapping[str, float]) -> dict[str, float]:
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    for name in ("mask_prob", "last_prob", "unknown_prob"):
+    for name in ("mask_prob", "unknown_prob"):
         if not 0 <= config[name] <= 1:
             raise ValueError(f"'{name}' needs to be in [0, 1] (got {config[name]})")
-    recent = config["recent"]
-    if isinstance(recent, bool) or not isinstance(recent, int) or recent < 1:
-        raise ValueError(f"'recent' needs to be a positive integer (got {recent!r})")
+    if not 0 <= config["cloze_prob"] < 1:
+        raise ValueError(f"'cloze_prob' needs to be in [0, 1) (got {config['cloze_prob']})")

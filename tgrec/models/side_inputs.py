@@ -42,7 +42,6 @@ class SideInputs(nn.Module):
         item_trained: ``[N]`` bool, which items have training events.
         item_count: ``[N]`` float32, how many; for items without any, what is usual for their
             genres.
-        events_per_user: How many training events those users have on average who have any.
         rating_scale: ``[4]`` mean, standard deviation, least and largest of training ratings.
 
     Raises:
@@ -55,7 +54,6 @@ class SideInputs(nn.Module):
     item_trained: Tensor
     item_count: Tensor
     user_trained: Tensor
-    events_per_user: Tensor
     rating_scale: Tensor
 
     def __init__(
@@ -95,7 +93,6 @@ class SideInputs(nn.Module):
             "item_trained": torch.ones(num_items, dtype=torch.bool),
             "item_count": torch.zeros(num_items),
             "user_trained": torch.ones(num_users, dtype=torch.bool),
-            "events_per_user": torch.tensor(1.0),
             "rating_scale": torch.tensor([0.0, 1.0, -math.inf, math.inf]),
         }.items():
             self.register_buffer(name, value)
@@ -115,7 +112,6 @@ class SideInputs(nn.Module):
         users = torch.cat([graph[t].edge_index[0].cpu() for t in graph.interaction_types])
         events = torch.bincount(users, minlength=self.user_trained.numel())
         self.user_trained.copy_(events > 0)
-        self.events_per_user.copy_(events.sum() / (events > 0).sum().clamp(min=1))
         if "rating" in self.bins:
             rating = feature_values(graph, "rating")
             rating = rating[is_known("rating", rating)].double()
@@ -133,20 +129,21 @@ class SideInputs(nn.Module):
         mean = (self.item * trained).sum(0) / trained.sum().clamp(min=1)
         return (self.item - mean) * trained + self._described(self.item_genre, self.item_year)
 
-    def popularity_logits(self, target: Tensor | None = None) -> Tensor:
-        """``[N]`` what an item's popularity adds to its score: ``w log(1 + events)``.
-
-        Args:
-            target: ``[B]`` int64 items; the result is ``[B, N]`` then, and in each row one event
-                of its target is not counted: in training, the event that is asked for.
-        """
+    def popularity_logits(self) -> Tensor:
+        """``[N]`` what an item's popularity adds to its score: ``w log(1 + events)``."""
         if self.popularity is None:
             return torch.zeros_like(self.item_count)
-        counts = self.item_count
-        if target is not None:
-            asked = F.one_hot(target, counts.numel())
-            counts = (counts - asked).clamp(min=0)
-        return self.popularity * counts.log1p()
+        return self.popularity * self.item_count.log1p()
+
+    def left_out(self, target: Tensor) -> Tensor:
+        """``[R]`` what that changes for items ``[R]`` if one event of theirs is not counted.
+
+        In training that is the event that is asked for.
+        """
+        count = self.item_count[target]
+        if self.popularity is None:
+            return torch.zeros_like(count)
+        return self.popularity * ((count - 1).clamp(min=0).log1p() - count.log1p())
 
     def item_vector(self, genre: Iterable[int] = (), year: int = 0) -> Tensor:
         """``[D]`` the vector of an item that is not in the graph.

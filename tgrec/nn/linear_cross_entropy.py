@@ -40,6 +40,7 @@ def linear_cross_entropy(
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None = None,
+    target_bias: Tensor | None = None,
     *,
     scale: float | Tensor = 1.0,
     chunk: int | None = None,
@@ -63,6 +64,8 @@ def linear_cross_entropy(
         weight: Items, [N, D].
         target: Item of each row, int64 [R], each in ``[0, N)``.
         bias: Bias per item, [N], or None.
+        target_bias: What is added to the logit of each row's target alone, [R], or None: with it a
+            bias made of counts can leave out the event that is being predicted.
         scale: Factor on ``hidden @ weight.T`` (an inverse temperature); a tensor is learned.
         chunk: Rows at a time. None picks a size whose logits stay in the cache of a CPU, or
             fill a CUDA device.
@@ -78,13 +81,14 @@ def linear_cross_entropy(
         TypeError: If `target` is not int64.
     """
     dtype = _autocast_dtype(hidden) if dtype is None else dtype
-    _check(hidden, weight, target, bias, chunk, dtype)
+    _check(hidden, weight, target, bias, target_bias, chunk, dtype)
     pad = 0
     if chunk is None:
         chunk, pad = _default_chunk(hidden, weight, dtype)
     if isinstance(scale, Tensor) or scale != 1.0:
         hidden = hidden * scale
-    args = (hidden, weight, target, bias, chunk, pad, dtype, torch.is_grad_enabled())
+    biases = (bias, target_bias)
+    args = (hidden, weight, target, *biases, chunk, pad, dtype, torch.is_grad_enabled())
     return cast(Tensor, _LinearCrossEntropy.apply(*args))  # type: ignore[no-untyped-call]
 
 
@@ -114,6 +118,7 @@ def _check(
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None,
+    target_bias: Tensor | None,
     chunk: int | None,
     dtype: torch.dtype,
 ) -> None:
@@ -128,6 +133,8 @@ def _check(
         raise ValueError(f"target must be [{hidden.size(0)}], got {list(target.shape)}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be [{weight.size(0)}], got {list(bias.shape)}")
+    if target_bias is not None and target_bias.shape != target.shape:
+        raise ValueError(f"target_bias must be [{target.size(0)}], got {list(target_bias.shape)}")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1 row, got {chunk}")
     if dtype not in _DTYPES:
@@ -150,6 +157,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         target: Tensor,
         bias: Tensor | None,
+        target_bias: Tensor | None,
         chunk: int,
         pad: int,
         dtype: torch.dtype,
@@ -157,27 +165,30 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         wanted = grad_enabled and any(ctx.needs_input_grad)
         with torch.autocast(hidden.device.type, enabled=False):
-            loss, d_hidden, d_table = _chunked(
-                hidden, weight, target, bias, chunk, pad, dtype, wanted
+            loss, *grads = _chunked(
+                hidden, weight, target, bias, target_bias, chunk, pad, dtype, wanted
             )
         if wanted:
-            ctx.save_for_backward(d_hidden, d_table)
-            ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+            ctx.save_for_backward(*grads)
+            given = (hidden, weight, bias, target_bias)
+            ctx.dtypes = [None if x is None else x.dtype for x in given]
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_table = ctx.saved_tensors
-        need_hidden, need_weight, _, need_bias = ctx.needs_input_grad[:4]
+        d_hidden, d_table, d_target = ctx.saved_tensors
+        need_hidden, need_weight, _, need_bias, need_target = ctx.needs_input_grad[:5]
         channels = d_hidden.size(1)
         out_hidden = (d_hidden * grad).to(ctx.dtypes[0]) if need_hidden else None
-        out_weight, out_bias = None, None
+        out_weight, out_bias, out_target = None, None, None
         if need_weight:
             out_weight = (d_table[:channels] * grad).t().to(ctx.dtypes[1]).contiguous()
         if need_bias:
             out_bias = (d_table[channels] * grad).to(ctx.dtypes[2])
-        return out_hidden, out_weight, None, out_bias, None, None, None, None
+        if need_target:
+            out_target = (d_target * grad).to(ctx.dtypes[3])
+        return out_hidden, out_weight, None, out_bias, out_target, None, None, None, None
 
 
 def _chunked(
@@ -185,12 +196,13 @@ def _chunked(
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None,
+    target_bias: Tensor | None,
     chunk: int,
     pad: int,
     dtype: torch.dtype,
     wanted: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss, gradient of `hidden` [R, D] and of the table [D (+ 1 with a bias), N]."""
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    """Loss, gradient of `hidden` [R, D], the table [D (+ 1 with a bias), N], `target_bias` [R]."""
     (rows, channels), items = hidden.shape, weight.size(0)
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     weight_x = weight.detach().to(exact)
@@ -203,7 +215,10 @@ def _chunked(
         rows_x = torch.cat([rows_x, rows_x.new_full((rows, 1), _LOG2E)], dim=1)
         table = torch.cat([weight_x, bias.detach().to(exact).unsqueeze(1)], dim=1)
         target_logit += _LOG2E * bias.detach().to(exact)[target]
-        bound = bound + _LOG2E * bias.detach().to(exact).abs().amax()
+        bound = bound + _LOG2E * _largest(bias.detach().to(exact))
+    if target_bias is not None:
+        target_logit += _LOG2E * target_bias.detach().to(exact)
+        bound = bound + _LOG2E * _largest(target_bias.detach().to(exact))
     # Reading the bound would stall a CUDA stream, where the two extra passes are cheap anyway.
     shift = hidden.is_cuda or not bool(bound <= _SAFE_EXPONENT)
     if pad:  # rows of zeros: they add nothing to a gradient, and are left out of the loss below
@@ -214,6 +229,7 @@ def _chunked(
     total = (bound - bound).to(exact)  # zero, or NaN if anything is NaN or infinite
     d_hidden = rows_x.new_empty(rows + pad, channels) if wanted else None
     d_table = rows_x.new_zeros(table.size(1), items) if wanted else None
+    d_target = rows_x.new_empty(rows + pad)
     buffer = torch.empty(min(chunk, rows + pad), items, dtype=dtype, device=hidden.device)
     for start in range(0, rows + pad, chunk):
         part = slice(start, min(start + chunk, rows + pad))
@@ -231,17 +247,20 @@ def _chunked(
         normaliser = rest + torch.exp2(target_logit[part] - offset)
         lost = torch.log2(normaliser) + offset - target_logit[part]
         total += lost[: rows - start].sum() * _LN2
+        torch.div(rest, normaliser, out=d_target[part]).neg_()
         if d_hidden is None or d_table is None:
             continue
         energy.index_put_(index, -rest.to(dtype))
         inverse = normaliser.reciprocal().unsqueeze(1)
         torch.mul(torch.mm(energy, weight_b), inverse, out=d_hidden[part])
         d_table += torch.mm((rows_x[part] * (_LN2 * inverse)).to(dtype).t().contiguous(), energy)
-    return total, None if d_hidden is None else d_hidden[:rows], d_table
+    return total, None if d_hidden is None else d_hidden[:rows], d_table, d_target[:rows]
 
 
 def _largest_norm(rows: Tensor) -> Tensor:
-    if rows.size(0) == 0:
-        return rows.new_zeros(())
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms.amax()
+    return _largest(norms)
+
+
+def _largest(x: Tensor) -> Tensor:
+    return x.abs().amax() if x.numel() else x.new_zeros(())

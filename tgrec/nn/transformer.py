@@ -186,7 +186,8 @@ class SequenceEncoder(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.causal, self.gradient_checkpointing = causal, gradient_checkpointing
+        self.n_heads, self.causal = n_heads, causal
+        self.gradient_checkpointing = gradient_checkpointing
         self.positions = RightAlignedPositions(max_len, d_model, positions)
         self.distance: nn.ModuleList | None = None
         if positions == "relative":
@@ -214,8 +215,8 @@ class SequenceEncoder(nn.Module):
         Args:
             x: ``[B, L, D]``, anything at padding, where it counts as 0.
             mask: ``[B, L]`` bool, True at real positions.
-            pairs: ``[B, L, L]`` uint8 kinds of pairs (shut pairs are U or more), if the encoder
-                has ``pair_kinds``.
+            pairs: ``[B, L, L]`` uint8 kinds of pairs, below U, or U where a position must not see
+                another; without ``pair_kinds`` U is 1. It stands for ``mask`` then.
             last: Only the last position is wanted, as for the vector of a user. The last block
                 then works on one query instead of L, about half of the work of two blocks.
 
@@ -242,6 +243,8 @@ class SequenceEncoder(nn.Module):
         """The attention of one block, as a function of q, k and v (see :class:`Block`)."""
         distance = None if self.distance is None else self.distance[layer]
         table = None if self.pair_bias is None else self.pair_bias[layer]
+        if table is None and pairs is not None:
+            table = pairs.new_zeros(self.n_heads, 1, dtype=torch.float32)
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             near = None if distance is None else distance(q.size(2), k.size(2))
