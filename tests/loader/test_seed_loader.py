@@ -190,6 +190,21 @@ def test_batches_hold_about_equally_many_events_of_similar_length() -> None:
     assert spread < 12  # of 30
 
 
+def test_batches_have_few_shapes() -> None:
+    """One number of rows per length, but for what is left over at the end."""
+    index = EventIndex(noise_graph(num_users=1500, length=(2, 300)))
+    seeds = training_seeds(index, 200)
+    reader = SeedLoader(index, Sampling(max_len=200))
+    padded = reader._padded(reader.lengths(seeds))
+    assert (padded >= reader.lengths(seeds).clamp(max=200)).all()
+    assert float(padded.sum()) < 1.1 * float(reader.lengths(seeds).clamp(max=200).sum())
+    shapes = [(int(padded[rows].max()), len(rows)) for rows in reader.plan(seeds, 16, 0, 0)]
+    assert len(shapes) == pytest.approx(1500 / 16, rel=0.1)
+    assert len(set(shapes)) <= len({length for length, _ in shapes}) + 1 <= 23
+    totals = torch.tensor([float(length * rows) for length, rows in shapes])
+    assert float((totals / totals.mean() - 1).abs().median()) < 0.1
+
+
 def test_epochs_and_seeds_differ_and_repeat() -> None:
     seeds = training_seeds(INDEX, 12)
 

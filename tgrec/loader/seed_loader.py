@@ -15,8 +15,9 @@ from tgrec.loader.neighborhood import NeighborhoodReader
 from tgrec.loader.tracks import Track, query_times
 from tgrec.sampler import EventIndex, HistorySampler
 
-# Histories of a batch are padded to a multiple of this, so that few shapes occur.
-ALIGN = 8
+# Histories of a batch are padded to a multiple of this, and long ones to one of eight lengths per
+# octave, so that few shapes occur: a product of matrices is compiled for each of them.
+ALIGN, PER_OCTAVE = 8, 8
 WINDOWS = ("last", "all", "random", "early")
 
 
@@ -198,14 +199,22 @@ class SeedLoader:
         length = self._padded(self.lengths(seeds)).cpu()
         order = permutation(len(seeds), seed, epoch, 0)
         order = order[torch.argsort(length[order], stable=True)]
-        events = length[order].clamp(min=1).cumsum(0)
-        steps = max(1, round(len(seeds) / batch_size))
-        share = (events - 1) * steps // events[-1]  # which batch each seed falls into
-        batches = list(order.split(torch.bincount(share, minlength=steps).tolist()))
-        return [batches[i] for i in permutation(len(batches), seed, epoch, 1) if len(batches[i])]
+        ascending = length[order].tolist()
+        events = batch_size * sum(ascending) / max(1, len(ascending))
+        batches, stop = [], len(ascending)
+        while stop > 0:  # from the longest down, so that each length has one number of rows
+            size = max(1, round(events / ascending[stop - 1]))
+            # Too few for a batch of their own stay with the last one.
+            start = stop - size if stop - size >= size / 2 else 0
+            batches.append(order[start:stop])
+            stop = start
+        return [batches[i] for i in permutation(len(batches), seed, epoch, 1)]
 
     def _padded(self, length: Tensor) -> Tensor:
         if self.sampling.max_len is None:
             return torch.ones_like(length)
-        length = length.clamp(min=1, max=self.sampling.max_len)  # models need one position
-        return (length + ALIGN - 1).div(ALIGN, rounding_mode="floor") * ALIGN
+        length = length.clamp(min=1)  # models need one position
+        octave = 2 ** (length - 1).clamp(min=1).log2().floor().long()
+        step = (octave // PER_OCTAVE).clamp(min=ALIGN)
+        padded = (length + step - 1).div(step, rounding_mode="floor") * step
+        return padded.clamp(max=self.sampling.max_len)

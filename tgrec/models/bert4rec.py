@@ -186,6 +186,6 @@ class BERTBranch(nn.Module):
         Or ``[R, D]`` at the True positions of ``rows`` ``[B, S]``, or ``[B, D]`` at the ``last``.
         """
         hidden = self.encoder(x, mask, last=last)
-        hidden = hidden if rows is None else hidden[rows]
+        # Of all positions: products of as many rows as there are holes would be new ones each time.
         out: Tensor = self.norm(F.gelu(self.project(hidden)))
-        return out
+        return out if rows is None else out[rows]

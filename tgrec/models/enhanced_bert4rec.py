@@ -322,7 +322,7 @@ class EnhancedBERT4Rec(RecModel):
             terms["rating_prediction"] = rated
         if self.preference is not None:
             share = self.inputs.item_genre[cloze.target[every]]
-            logits = F.log_softmax(self.preference(hidden[every]).float(), dim=1)
+            logits = F.log_softmax(self.preference(hidden)[every].float(), dim=1)
             terms["user_preference"] = -(share * logits).sum(), (share.sum(1) > 0).sum()
         out: tuple[Tensor, Tensor] = self.tasks(self._per_event(terms))
         return out
@@ -347,7 +347,7 @@ class EnhancedBERT4Rec(RecModel):
         if self.inputs.popularity is not None:
             popular = self.inputs.popularity_logits()[trained]
             biases = popular, self.inputs.left_out(target)
-        lost = linear_cross_entropy(head(hidden[rows]), items[trained], place, *biases)
+        lost = linear_cross_entropy(head(hidden)[rows], items[trained], place, *biases)
         return lost, rows.sum()
 
     def _rating_loss(
