@@ -84,10 +84,11 @@ GOLDEN: dict[str, Golden] = {
             "n_blocks": 1,
             "dropout": 0.1,
             "mask_prob": 0.5,
-            "last_prob": 0.2,
+            "last_prob": 0.5,
             "positions": "relative",
             "graph_weight": 16.0,
+            "choose_weight": True,
         },
-        {**TRAIN, "epochs": 5, "batch_size": 256, "lr": 1e-2},
+        {**TRAIN, "epochs": 6, "batch_size": 256, "lr": 1e-2},
     ),  # fmt: skip
 }

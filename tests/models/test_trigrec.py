@@ -15,6 +15,8 @@ from tgrec.data import History, RecBatch, Split, TemporalRecGraph, leave_one_out
 from tgrec.datasets import simulate_domains
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.models import MODELS, TriGRec, load_model, save_model
+from tgrec.models import trigrec as module
+from tgrec.models.tokens import shut_pairs
 from tgrec.models.trigrec_graph import TransitionNeighbors, pooled
 from tgrec.models.trigrec_sequences import (
     DomainCloze,
@@ -198,11 +200,51 @@ def test_sequence_and_vectors_have_their_say(split: Split) -> None:
     turned = replace(own, item=torch.where(own.known, own.item.flip(1).clamp(max=29), own.item))
     with torch.no_grad():
         memory, known = model.user_memory(batch, cloze)
-        before = model._predict(own, memory, known, own.hole)[0]
-        assert (model._predict(turned, memory, known, own.hole)[0] != before).any(1).all()
-        swapped = model._predict(own, memory.roll(1, 0), known, own.hole)[0]
+        states = model._states(own)
+        before = model._predict(own, states, memory, known)[0]
+        other = model._predict(turned, model._states(turned), memory, known)[0]
+        assert (other != before).any(1).all()
+        swapped = model._predict(own, states, memory.roll(1, 0), known)[0]
         assert (swapped != before).any(1).all()
-        assert torch.equal(model._predict(own, memory, known, own.hole)[0], before)
+        assert torch.equal(model._predict(own, states, memory, known)[0], before)
+
+
+def reads_what_is_before(model: TriGRec, split: Split) -> None:
+    """In rows without other holes, what stands at a position or after it changes nothing there."""
+    loader = SeedLoader(EventIndex(split.train), model.sampling)
+    batch = end_at(
+        loader.batch(training_seeds(loader.index, 16), key=3), model.target, model.item_domain
+    )
+    own = training_cloze(batch, model.item_domain, 0.5, 0.5).only(model.target)
+    row = own.hole.sum(1) == 1
+    assert 0.2 < float(row.float().mean()) < 0.9
+    before = model._states(own)
+    assert before is not None
+    for back in (1, 2):
+        later = torch.arange(own.item.size(1)) >= own.item.size(1) - back
+        changed = replace(own, item=torch.where(later, (own.item + 1) % 30, own.item))
+        after = model._states(changed)
+        assert after is not None
+        there = own.mask[row, -back]
+        assert torch.equal(after[row, -back][there], before[row, -back][there])
+        assert not torch.equal(after[~row, -back], before[~row, -back])
+
+
+@torch.no_grad()
+def test_rows_with_one_hole_are_read_from_left_to_right(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(split)
+    reads_what_is_before(model, split)
+    history = asked(model, split).history
+    assert history is not None
+    own = question(history, model.num_items, 0).only(0)
+    shown = own.shifted(model.num_items)
+    assert torch.equal(shown[:, 1:][own.known[:, :-1]], own.item[own.known])
+    assert (shown.gather(1, own.mask.long().argmax(1, keepdim=True)) == model.num_items).all()
+    monkeypatch.setattr(module, "shut_pairs", lambda mask, both: shut_pairs(mask, mask.any(1)))
+    with pytest.raises(AssertionError):
+        reads_what_is_before(model, split)
 
 
 def test_vectors_while_training_hold_nothing_that_is_asked_for(split: Split) -> None:
@@ -220,6 +262,20 @@ def test_vectors_while_training_hold_nothing_that_is_asked_for(split: Split) -> 
     with torch.no_grad():
         made = [model.users(c).vectors for c in (only, other)]
     assert torch.equal(*made)
+
+
+def test_the_weight_of_the_counts_is_chosen_where_the_measure_is_best(split: Split) -> None:
+    def choose(best: float, **kwargs: Any) -> float:
+        model = make(split, graph_weight=5.0, **kwargs)
+        model.choose(lambda: -abs(model.graph_weight - best))
+        assert model.graph_weight == model.config["graph_weight"]
+        return model.graph_weight
+
+    assert choose(12.0, choose_weight=True) == 12.0
+    assert choose(5.1, choose_weight=True) == 5.0, "nothing else is nearer"
+    assert choose(12.0) == 5.0
+    for without in ({"use_graph": False}, {"stage": "users"}):
+        assert choose(12.0, choose_weight=True, **without) == 5.0
 
 
 # ---- losses --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -113,6 +113,35 @@ class RecModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of learned values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def choose_value(
+    measure: Callable[[], float],
+    reached: float,
+    kept: float,
+    values: Iterable[float],
+    put: Callable[[float], None],
+) -> float:
+    """Puts the one of ``values`` in place with which ``measure`` is largest, for ``choose``.
+
+    Args:
+        measure: As in :meth:`RecModel.choose`.
+        reached: What it is with ``kept``, the value that stays if none is better.
+        kept: See there.
+        values: What is tried.
+        put: Puts a value in place.
+
+    Returns:
+        What ``measure`` is with the value that is chosen.
+    """
+    try:
+        for value in values:
+            put(value)
+            if (now := measure()) > reached:
+                reached, kept = now, value
+    finally:
+        put(kept)
+    return reached
 
 
 def arguments(given: Mapping[str, Any]) -> dict[str, Any]:

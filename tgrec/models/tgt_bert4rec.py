@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Self, overload
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel, arguments, inner_products
+from tgrec.models.base import RecModel, arguments, choose_value, inner_products
 from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.models.sasrec import next_item_loss
@@ -204,16 +205,10 @@ class TGTBERT4Rec(RecModel):
             return
         weights = GRAPH_WEIGHTS if self.graph is not None else ()
         alphas = ALPHAS if self.bert is not None and self.tgt is not None else ()
-        best = measure()
+        reached = measure()
         for name, values in (("graph_weight", weights), ("fusion_alpha", alphas)):
-            kept = self.config[name]
-            try:
-                for value in values:
-                    self._set_gate(name, value)
-                    if (reached := measure()) > best:
-                        best, kept = reached, value
-            finally:
-                self._set_gate(name, kept)
+            put = partial(self._set_gate, name)
+            reached = choose_value(measure, reached, self.config[name], values, put)
 
     def _set_gate(self, name: str, value: float) -> None:
         self.config[name] = value

@@ -112,16 +112,27 @@ def token_pairs(tokens: Tokens, both_sides: Tensor | None, gaps: bool) -> Tensor
         gaps: Whether the kind is the time between the two
             (:data:`tgrec.nn.gap_attention.NUM_BUCKETS` kinds), or one for all.
     """
-    if gaps:
-        pairs = gap_pairs(tokens.asked, tokens.time, tokens.mask, causal=False)
-    else:
-        pairs = (~tokens.mask).to(torch.uint8).unsqueeze(1).repeat(1, tokens.mask.size(1), 1)
-    place = torch.arange(tokens.mask.size(1), device=pairs.device)
+    place = torch.arange(tokens.mask.size(1), device=tokens.mask.device)
+    others = ~tokens.known.any(1).view(-1, 1, 1) & (place != place.unsqueeze(1))
+    shut = shut_pairs(tokens.mask, both_sides) | others
+    if not gaps:
+        return shut.to(torch.uint8)
+    pairs = gap_pairs(tokens.asked, tokens.time, tokens.mask, causal=False)
+    return pairs.masked_fill_(shut, NUM_BUCKETS)
+
+
+def shut_pairs(mask: Tensor, both_sides: Tensor | None) -> Tensor:
+    """``[B, S, S]`` bool, which positions must not see which: padding, and what is behind them.
+
+    Args:
+        mask: ``[B, S]`` bool, True at real positions.
+        both_sides: ``[B]`` bool, which rows see what is behind a position; none if None.
+    """
+    place = torch.arange(mask.size(1), device=mask.device)
     future = place > place.unsqueeze(1)
     if both_sides is not None:
         future = future & ~both_sides.view(-1, 1, 1)
-    others = ~tokens.known.any(1).view(-1, 1, 1) & (place != place.unsqueeze(1))
-    return pairs.masked_fill_(future | others, NUM_BUCKETS if gaps else 1)
+    return future | ~mask.unsqueeze(1)
 
 
 def carried_time(time: Tensor, known: Tensor) -> Tensor:

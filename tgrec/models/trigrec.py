@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -9,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel, arguments
+from tgrec.models.base import RecModel, arguments, choose_value
 from tgrec.models.bert4rec import BERTBranch
 from tgrec.models.markov import SkipMarkov
+from tgrec.models.tokens import shut_pairs
 from tgrec.models.trigrec_config import Inputs, Stage, check_config
 from tgrec.models.trigrec_graph import TransitionNeighbors
 from tgrec.models.trigrec_sequences import (
@@ -30,6 +32,8 @@ from tgrec.nn.transformer import Positions
 # Transitions of the graph encoder, and counts beside the score, as tgt_bert4rec reads them.
 NEIGHBORS: dict[str, Any] = {"num_neighbors": 8, "max_lag": 3, "decay": 0.8}
 FLOOR = 3e-4
+# What choose_weight tries.
+GRAPH_WEIGHTS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 
 
 class TriGRec(RecModel):
@@ -44,12 +48,14 @@ class TriGRec(RecModel):
     .. math:: z = h' E^\top + w \log(1 + p / 0.0003)
 
     with p the score of :class:`SkipMarkov`, whose steps go from domain to domain. w is
-    a setting, chosen on validation, and the counts have no part in the loss: what is learned knows
-    the training events by heart, so a weight learned beside it there comes out too small.
+    chosen on validation, and the counts have no part in the loss: what is learned knows the
+    training events by heart, so a weight learned beside it there comes out too small.
 
-    The vectors are computed from the
-    same masked sequence that stage 2 reads, so none is made of an item that is asked for, nor of
-    anything at or past the cut.
+    The vectors are computed from the same masked sequence that stage 2 reads, so none is made of
+    an item that is asked for, nor of anything at or past the cut. A sequence whose only hole is
+    its last position is read from left to right (one encoder for both, as in UniLM, Dong et al.,
+    arXiv 1905.03197): as at inference; in training every earlier position predicts its item too,
+    from the sequence alone, because the vectors hold what comes after it.
 
     TriGRec (github.com/moon2y/TriGRec) is the idea. Different: the same users in the distances,
     pooling over real positions, a masked-item loss on every encoder, full cross-entropy over the
@@ -72,7 +78,8 @@ class TriGRec(RecModel):
         max_len: L, how many of the latest events, of all domains, are read.
         dropout: In [0, 1).
         mask_prob: Share of positions masked.
-        last_prob: Share of sequences in which only the last position is masked.
+        last_prob: Share of sequences in which only the last position is masked, and which stage 2
+            reads from left to right.
         positions: ``learned``, ``sinusoidal`` or ``relative``.
         stage: What is trained.
         inputs: What stage 2 reads.
@@ -81,6 +88,7 @@ class TriGRec(RecModel):
         separation: Weight of the margin between cross and specific vectors; 0 is none.
         use_graph: Whether the graph is read.
         graph_weight: w.
+        choose_weight: Whether w is chosen on validation when stage 2 has been trained.
         loaded: Number of user vectors read from the graph instead of made here, see
             :meth:`from_graph`. Unlike those made here they hold items that training asks for.
         num_users: U, filled by :meth:`from_graph` where vectors are loaded.
@@ -108,6 +116,7 @@ class TriGRec(RecModel):
         separation: float = 0.1,
         use_graph: bool = True,
         graph_weight: float = 1.0,
+        choose_weight: bool = False,
         loaded: int = 0,
         num_users: int = 1,
         num_edges: int | None = None,
@@ -225,6 +234,14 @@ class TriGRec(RecModel):
         if self.users is not None:
             self.users.strength = reversal_strength(epoch / max(1, epochs))
 
+    def choose(self, measure: Callable[[], float]) -> None:
+        """With ``choose_weight``: w takes the best of its values."""
+        if self.config["choose_weight"] and self.counts is not None:
+            choose_value(measure, measure(), self.graph_weight, GRAPH_WEIGHTS, self._set_weight)
+
+    def _set_weight(self, value: float) -> None:
+        self.graph_weight = self.config["graph_weight"] = value
+
     def monitor(self) -> dict[str, float]:
         """Accuracy of the discriminator in the epoch, strength of the reversal."""
         out: dict[str, float] = {}
@@ -252,7 +269,7 @@ class TriGRec(RecModel):
         if self.stage == "users":
             return self._readings(cloze)
         own = cloze.only(self.target)
-        return self._predict(own, *self.user_memory(batch, cloze), own.hole)[0]
+        return self._predict(own, self._states(own), *self.user_memory(batch, cloze))[0]
 
     def _readings(self, cloze: DomainCloze) -> Tensor:
         """What the specific, common and cross reading of the target domain look for, together."""
@@ -286,22 +303,36 @@ class TriGRec(RecModel):
         assert batch.history is not None
         return self.user_memory(batch, question(batch.history, self.num_items, self.target))
 
+    def _states(self, own: DomainCloze) -> Tensor | None:
+        """``[B, S, D]`` what the sequence says of each position; None where none is read."""
+        if self.query is not None:
+            return None
+        assert self.sequence is not None
+        both_sides = own.hole.sum(1) > 1
+        item = torch.where(both_sides.unsqueeze(1), own.item, own.shifted(self.num_items))
+        pairs = shut_pairs(own.mask, both_sides).to(torch.uint8)
+        states: Tensor = self.sequence.encoder(F.embedding(item, self._table()), own.mask, pairs)
+        return states
+
     def _predict(
-        self, own: DomainCloze, memory: Tensor, known: Tensor, holes: Tensor
+        self, own: DomainCloze, states: Tensor | None, memory: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``[R, D]`` at the holes, in row order; weights ``[R, K]`` and gates ``[R]``."""
-        assert self.sequence is not None
-        row = holes.nonzero()[:, 0]
-        if self.query is not None:
-            state = self.query.expand(row.numel(), -1)
+        row = own.hole.nonzero()[:, 0]
+        if states is not None:
+            state = states[own.hole]
         else:
-            x = F.embedding(own.item, self._table())
-            state = self.sequence.encoder(x, own.mask)[holes]
+            assert self.query is not None
+            state = self.query.expand(row.numel(), -1)
         weight, gate = known[row].float(), torch.zeros_like(state[:, 0])
         if self.memory is not None:
             state, weight, gate = self.memory(state, memory[row], known[row])
+        return self._head(state), weight, gate
+
+    def _head(self, state: Tensor) -> Tensor:
+        assert self.sequence is not None
         out: Tensor = self.sequence.norm(F.gelu(self.sequence.project(state)))
-        return out, weight, gate
+        return out
 
     @torch.no_grad()
     def gates(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
@@ -309,7 +340,7 @@ class TriGRec(RecModel):
         assert batch.history is not None
         cloze = question(batch.history, self.num_items, self.target)
         own = cloze.only(self.target)
-        return self._predict(own, *self.user_memory(batch, cloze), own.hole)[1:]
+        return self._predict(own, self._states(own), *self.user_memory(batch, cloze))[1:]
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the product and what the counts add to it."""
@@ -350,7 +381,11 @@ class TriGRec(RecModel):
         self, own: DomainCloze, memory: Tensor, known: Tensor, where: Catalogues
     ) -> tuple[Tensor, Tensor]:
         table = self.encode_item().index_select(0, where.items[self.target])
-        hidden = self._predict(own, memory, known, own.hole)[0]
-        goal = where.place[self.target][own.target[own.hole]]
-        total = linear_cross_entropy(hidden, table, goal)
+        states = self._states(own)
+        hidden, target = self._predict(own, states, memory, known)[0], own.target[own.hole]
+        if states is not None:  # the other positions of what is read from left to right
+            rows = own.mask & ~own.hole & (own.hole.sum(1, keepdim=True) == 1)
+            hidden = torch.cat([hidden, self._head(states[rows])])
+            target = torch.cat([target, own.target[rows]])
+        total = linear_cross_entropy(hidden, table, where.place[self.target][target])
         return total.view(1), total.new_full((1,), float(hidden.size(0)))

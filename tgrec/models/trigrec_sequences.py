@@ -35,6 +35,11 @@ class DomainCloze:
         """``[B, S]`` bool: real positions whose item is shown."""
         return self.mask & ~self.hole
 
+    def shifted(self, num_items: int) -> Tensor:
+        """``[B, S]`` the item before each position, a mask token before the first one."""
+        before = F.pad(self.item, (1, 0))[:, :-1]
+        return torch.where(F.pad(self.mask, (1, 0))[:, :-1], before, num_items)
+
     def places(self, relation: int) -> Tensor:
         """``[B, S']`` where the positions of one domain stand, on the right; others before them."""
         own = self.mask & (self.relation == relation)
