@@ -63,10 +63,9 @@ class EnhancedBERT4Rec(RecModel):
     * **Heads**: masked items; the next item, its rating if it is given, and its genres, whose
       target is data and not a learned vector, so that it cannot collapse.
 
-    The loss weighs tasks, not predictions: each prediction counts as much as there are events for
-    one of its kind, so that each task sees about one prediction per event, and ``task_weights`` (or
-    ``uncertainty_weighting``) decide between them (:class:`tgrec.nn.task_weights.TaskWeights`).
-    Cross-entropies are over the items that occur in training.
+    Every prediction of a task weighs as much as ``task_weights`` (or ``uncertainty_weighting``)
+    says (:class:`tgrec.nn.task_weights.TaskWeights`); the few holes are not weighed up, since their
+    noise would drown the others. Cross-entropies are over the items that occur in training.
 
     The vector of a user's id is learned from ratings alone, and otherwise only read: learned from
     items, it would soon hold by heart what the user was trained on, and the model look at nothing
@@ -115,7 +114,7 @@ class EnhancedBERT4Rec(RecModel):
         d_ff: int = 256,
         max_len: int = 200,
         dropout: float = 0.2,
-        cloze_prob: float = 0.5,
+        cloze_prob: float = 0.3,
         mask_prob: float = 0.2,
         features: Sequence[str] = (),
         bins: Mapping[str, Sequence[float]] | None = None,
@@ -324,14 +323,8 @@ class EnhancedBERT4Rec(RecModel):
             share = self.inputs.item_genre[cloze.target[every]]
             logits = F.log_softmax(self.preference(hidden)[every].float(), dim=1)
             terms["user_preference"] = -(share * logits).sum(), (share.sum(1) > 0).sum()
-        out: tuple[Tensor, Tensor] = self.tasks(self._per_event(terms))
+        out: tuple[Tensor, Tensor] = self.tasks(terms)
         return out
-
-    def _per_event(self, terms: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        """The terms, weighed so that each has about one prediction per event."""
-        per_hole = 1 / max(self.cloze_prob * self.mask_prob, 1e-3)
-        weight = {task: 1 / (1 - self.cloze_prob) for task in terms} | {"item_prediction": per_hole}
-        return {task: (lost * weight[task], n * weight[task]) for task, (lost, n) in terms.items()}
 
     def _item_loss(
         self, head: nn.Module, items: Tensor, hidden: Tensor, rows: Tensor, target: Tensor
