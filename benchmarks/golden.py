@@ -67,8 +67,8 @@ GOLDEN: dict[str, Golden] = {
         {"num_neighbors": (20,), "seeds_per_user": 40},
         {**TRAIN, "epochs": 20, "batch_size": 256, "lr": 5e-3},
     ),
-    # The rest of seed 000's field, each under the loss and budget of the models above. Untried, but
-    # for what they share with sasrec and bert4rec.
+    # The rest of seed 000's field, each under the loss and budget of the models above. Nothing was
+    # tried but what they share with sasrec and bert4rec.
     "gru4rec": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),
     "caser": Golden({"window": 10}, {**TRAIN, "epochs": 60, "lr": 2e-3}),
     "hstu": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),

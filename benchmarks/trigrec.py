@@ -147,6 +147,8 @@ def make_plan(options: Options, overrides: Mapping[str, Any]) -> Plan:
     model = {**GOLDEN["trigrec"].model, **(SMALL if small else {}), "inputs": options.inputs}
     model |= {PARTS[part]: False if part == "graph" else 0.0 for part in options.without}
     given = {k: v for k, v in overrides.items() if k in TRAIN_KINDS}
+    if "graph_weight" in overrides:  # what is asked for stays
+        model["choose_weight"] = False
     model |= {k: v for k, v in overrides.items() if k in MODEL_KINDS}
     files = {k: v for k, v in overrides.items() if k in FILE_KINDS}
     if files.get("SPE_DOMAIN", "A") not in LETTERS[: len(names)]:

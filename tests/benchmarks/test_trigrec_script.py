@@ -100,6 +100,21 @@ def test_the_keys_of_the_seed_are_known(script: ModuleType, overrides: ModuleTyp
     assert (found["seed"], found["max_len"], found["EPOCH_TO_LOAD"]) == (1225, 10, 80)
 
 
+def test_a_weight_that_is_given_is_not_chosen_anew(
+    script: ModuleType, overrides: ModuleType
+) -> None:
+    def chooses(text: str) -> bool:
+        options = script.Options(command="recommend", dataset="simulated", override=text)
+        kinds = {**script.TRAIN_KINDS, **script.MODEL_KINDS, **script.FILE_KINDS}
+        return bool(
+            script.make_plan(options, overrides.parse_overrides(text, kinds)).model["choose_weight"]
+        )
+
+    assert chooses("lr=0.01")
+    assert not chooses("graph_weight=8")
+    assert chooses("graph_weight=8,choose_weight=True")
+
+
 def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     record = tmp_path / "records.jsonl"
     code, printed = call(f"all --target kitchen {TINY} --save_every 1 --record {record}")

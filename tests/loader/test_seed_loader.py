@@ -190,6 +190,14 @@ def test_batches_hold_about_equally_many_events_of_similar_length() -> None:
     assert spread < 12  # of 30
 
 
+def test_a_batch_may_hold_everything() -> None:
+    seeds = training_seeds(INDEX, 12)
+    for size in (len(seeds), 10 * len(seeds)):
+        (rows,) = loader().plan(seeds, size, 0, 0)
+        assert sorted(rows.tolist()) == list(range(len(seeds)))
+    assert loader().plan(seeds.select(torch.zeros(0, dtype=torch.long)), 4, 0, 0) == []
+
+
 def test_batches_have_few_shapes() -> None:
     """One number of rows per length, but for what is left over at the end."""
     index = EventIndex(noise_graph(num_users=1500, length=(2, 300)))
@@ -214,7 +222,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert plan(0, 0) == plan(0, 0)
     assert plan(0, 0) != plan(0, 1)
     assert plan(0, 0) != plan(1, 0)
-    assert len(plan(0, 0)) == len(plan(0, 1)) == len(plan(7, 3))  # steps per epoch never change
+    assert len(plan(0, 0)) == len(plan(0, 1)) == len(plan(7, 3))  # the lengths are the same
 
 
 def same(a: RecBatch, b: RecBatch) -> bool:

@@ -198,17 +198,47 @@ def test_new_items_are_as_popular_as_their_genres() -> None:
             assert torch.isclose(wanted, known.mean()) != ("genre" in features)
 
 
+@torch.no_grad()
 def test_every_prediction_of_a_task_weighs_the_same() -> None:
-    model = build(noise_graph(num_users=400), cloze_prob=0.3, mask_prob=0.4, unknown_prob=0.0)
-    batch = training_batch(model, noise_graph(num_users=400))
+    model = build(cloze_prob=0.3, mask_prob=0.4, unknown_prob=0.0)
+    batch = training_batch(model)
     assert batch.history is not None
-    events = float(batch.history.mask.sum() + batch.user.numel())
-    _, counts = model.loss_terms(batch)
-    found = dict(zip(model.tasks.tasks, (counts / events).tolist(), strict=True))
-    wanted = {"next_item": 0.7, "item_prediction": 0.3 * 0.4, "rating_prediction": 0.7 * 0.3}
-    for task, share in found.items():  # a last position is always a hole
-        assert share == pytest.approx(wanted[task], rel=0.35 if task == "item_prediction" else 0.1)
-    assert len(found) >= 2
+    assert batch.rating is not None
+    cloze = module.make_cloze(batch, model.num_items, 0.4, 0.0)
+    both = (module.uniform(batch.key, module.BOTH_SIDES) < 0.3).unsqueeze(1)
+    every, rated = cloze.mask & ~both, batch.history.rating
+    assert rated is not None
+    rated = torch.cat([rated, batch.rating.unsqueeze(1)], dim=1)
+    wanted = {
+        "next_item": every.sum(),
+        "item_prediction": (cloze.hole & both).sum(),
+        "rating_prediction": (every & (rated != 0)).sum(),
+        "user_preference": (GRAPH["item"].genre[cloze.target].any(2) & every).sum(),
+    }
+    sums, counts = model.loss_terms(batch)
+    for i, (task, number) in enumerate(zip(model.tasks.tasks, counts, strict=True)):
+        assert float(number) == pytest.approx(module.TASK_WEIGHTS[task] * float(wanted[task]))
+        heavy = build(task_weights={task: 2.5}, cloze_prob=0.3, mask_prob=0.4, unknown_prob=0.0)
+        heavy.load_state_dict(model.state_dict())
+        others = heavy.loss_terms(batch)
+        torch.testing.assert_close(others[0][i] / others[1][i], sums[i] / number)
+        assert float(others[1][i]) == pytest.approx(2.5 * float(wanted[task]))
+
+
+@torch.no_grad()
+def test_on_t1_nobody_reads_when_the_first_event_was_before_it_is_known() -> None:
+    """The start token of a row has the time of its first event, as a place holder."""
+    model = build(features=["gap", "calendar"])
+    batch = training_batch(model)
+    history = batch.history
+    assert history is not None
+    first = history.mask & ~torch.nn.functional.pad(history.mask, (1, 0))[:, :-1]
+    moved = replace(history, time=torch.where(first, history.time - 86_400 * 9, history.time))
+    before, after = states_of(model, batch), states_of(model, replace(batch, history=moved))
+    start = torch.nn.functional.pad(first, (0, 1))
+    assert int(start.sum()) == batch.user.numel()
+    torch.testing.assert_close(after[start], before[start])
+    assert not torch.equal(after[:, -1], before[:, -1])
 
 
 def test_bins() -> None:

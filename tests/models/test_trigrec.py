@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tgrec.data import History, RecBatch, Split, TemporalRecGraph, leave_one_out_in
@@ -262,6 +263,35 @@ def test_vectors_while_training_hold_nothing_that_is_asked_for(split: Split) -> 
     with torch.no_grad():
         made = [model.users(c).vectors for c in (only, other)]
     assert torch.equal(*made)
+
+
+@torch.no_grad()
+def test_positions_without_a_hole_are_learned_from_the_sequence_alone(split: Split) -> None:
+    """Where a row is read from left to right: all of them, and vectors of users are not read."""
+    model = make(split)
+    loader = SeedLoader(EventIndex(split.train), model.sampling)
+    batch = end_at(
+        loader.batch(training_seeds(loader.index, 16), key=3), model.target, model.item_domain
+    )
+    cloze = training_cloze(batch, model.item_domain, 0.5, 0.5)
+    own, where = cloze.only(model.target), module.Catalogues.of(model.item_domain, 2)
+    memory, known = model.user_memory(batch, cloze)
+    one = own.hole.sum(1) == 1
+    others = own.mask & ~own.hole & one.unsqueeze(1)
+    assert int(others.sum()) > 5
+
+    def lost(memory: Tensor) -> Tensor:
+        total, count = model._recommender_term(own, memory, known, where)
+        assert float(count) == float((own.hole | others).sum())
+        return total
+
+    hidden, _, _ = model._predict(own, model._states(own), memory, known)
+    swapped, _, _ = model._predict(own, model._states(own), memory.roll(1, 0), known)
+    table = model.encode_item()[where.items[0]]
+    goal = where.place[0][own.target[own.hole]]
+    at_holes = [F.cross_entropy(h @ table.t(), goal, reduction="sum") for h in (hidden, swapped)]
+    assert not torch.equal(*at_holes)
+    torch.testing.assert_close(lost(memory) - at_holes[0], lost(memory.roll(1, 0)) - at_holes[1])
 
 
 def test_the_weight_of_the_counts_is_chosen_where_the_measure_is_best(split: Split) -> None:

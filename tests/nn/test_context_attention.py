@@ -57,7 +57,9 @@ def test_recent_means_by_brute_force(window: int) -> None:
     found = recent_mean(x, known, window)
     for row in range(3):
         for place in range(7):
-            past = [x[row, i] for i in range(max(0, place - window), place) if known[row, i]]
+            past = [
+                x[row, i] for i in range(max(0, place + 1 - window), place + 1) if known[row, i]
+            ]
             wanted = torch.stack(past).mean(0) if past else torch.zeros(4)
             torch.testing.assert_close(found[row, place], wanted)
 

@@ -97,6 +97,23 @@ def test_a_bias_of_the_target_is_added_to_its_logit_alone(
         assert _relative(one, other) < near
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("logit", [-200.0, 1.0, 200.0])
+@pytest.mark.parametrize("extra", [-400.0, -200.0, 0.0, 200.0])
+def test_a_large_bias_of_the_target_does_not_overflow(
+    logit: float, extra: float, dtype: torch.dtype
+) -> None:
+    weight = torch.tensor([[logit], [0.0], [0.0]])
+    more = torch.tensor([extra], requires_grad=True)
+    args = (torch.ones(1, 1), weight, torch.tensor([0]), None, more)
+    loss = linear_cross_entropy(*args, dtype=dtype)
+    want = torch.tensor([logit + extra, 0.0, 0.0]).logsumexp(0) - logit - extra
+    assert float(loss.detach()) == pytest.approx(float(want), rel=1e-3, abs=1e-5)
+    (grad,) = torch.autograd.grad(loss, more)
+    wanted = torch.tensor([logit + extra, 0.0, 0.0]).softmax(0)[0] - 1
+    assert float(grad) == pytest.approx(float(wanted), abs=1e-3)
+
+
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_bfloat16_is_close(chunk: int) -> None:
     problem = _problem()

@@ -177,7 +177,7 @@ class SeedLoader:
 
         Args:
             seeds: From :func:`training_seeds`.
-            batch_size: Mean number of seeds per batch.
+            batch_size: Number of seeds per batch, on average and roughly.
             seed: Of the run.
             epoch: Counts from 0.
             start: First step to yield, when resuming.
@@ -198,6 +198,8 @@ class SeedLoader:
             raise ValueError(f"'batch_size' needs to be a positive integer (got {batch_size})")
         length = self._padded(self.lengths(seeds)).cpu()
         order = permutation(len(seeds), seed, epoch, 0)
+        if batch_size >= len(seeds):
+            return [order][: len(seeds)]
         order = order[torch.argsort(length[order], stable=True)]
         ascending = length[order].tolist()
         events = batch_size * sum(ascending) / max(1, len(ascending))

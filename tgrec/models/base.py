@@ -117,8 +117,8 @@ class RecModel(nn.Module):
 
 def choose_value(
     measure: Callable[[], float],
-    reached: float,
-    kept: float,
+    best: float,
+    current: float,
     values: Iterable[float],
     put: Callable[[float], None],
 ) -> float:
@@ -126,8 +126,8 @@ def choose_value(
 
     Args:
         measure: As in :meth:`RecModel.choose`.
-        reached: What it is with ``kept``, the value that stays if none is better.
-        kept: See there.
+        best: What it is now.
+        current: The value that is in place, and stays if no other is better.
         values: What is tried.
         put: Puts a value in place.
 
@@ -137,11 +137,11 @@ def choose_value(
     try:
         for value in values:
             put(value)
-            if (now := measure()) > reached:
-                reached, kept = now, value
+            if (reached := measure()) > best:
+                best, current = reached, value
     finally:
-        put(kept)
-    return reached
+        put(current)
+    return best
 
 
 def arguments(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class EnhancedBERT4Rec(RecModel):
       (:func:`tgrec.nn.gap_attention.gap_pairs`). Of an event that is to be predicted neither is
       known; on T2, where the time of the question is given, the time is.
     * **Cross-attention** from each position to facts about the user, each a key of its own: user
-      id, gender, age, occupation, and the mean of the latest items before that position
+      id, gender, age, occupation, and the mean of the latest items up to that position
       (:class:`tgrec.nn.context_attention.ContextAttention`).
     * **Popularity**: scores add a learned weight times the log of an item's training events (the
       usual number of its genres if it has none), so that somebody unknown is shown what is popular.

@@ -24,7 +24,9 @@ class Tokens:
         mask: ``[B, S]`` bool, True at real positions.
         known: ``[B, S]`` bool, where there is an event whose item, time and rating may be read.
         time: ``[B, S]`` int64 Unix seconds; where the time is not known, that of the latest event
-            before it which is, so that nothing lies between the two.
+            before it which is, so that nothing lies between the two, or the first where none is
+            (so ``time`` and ``asked`` say something only where ``known`` and ``timed`` do, or as
+            the gap to a later position).
         asked: ``[B, S]`` int64 the time at which position p looks back: on T2 that of event p where
             only what is before it is read, else ``time``.
         timed: ``[B, S]`` bool, where ``asked`` is known.

@@ -47,9 +47,10 @@ class TriGRec(RecModel):
 
     .. math:: z = h' E^\top + w \log(1 + p / 0.0003)
 
-    with p the score of :class:`SkipMarkov`, whose steps go from domain to domain. w is
-    chosen on validation, and the counts have no part in the loss: what is learned knows the
-    training events by heart, so a weight learned beside it there comes out too small.
+    with p the score of :class:`SkipMarkov`, whose steps go from domain to domain. w is a
+    setting, or chosen on validation (``choose_weight``), and the counts have no part in the loss:
+    what is learned knows the training events by heart, so a weight learned beside it there comes
+    out too small.
 
     The vectors are computed from the same masked sequence that stage 2 reads, so none is made of
     an item that is asked for, nor of anything at or past the cut. A sequence whose only hole is
@@ -78,8 +79,8 @@ class TriGRec(RecModel):
         max_len: L, how many of the latest events, of all domains, are read.
         dropout: In [0, 1).
         mask_prob: Share of positions masked.
-        last_prob: Share of sequences in which only the last position is masked, and which stage 2
-            reads from left to right.
+        last_prob: Share of sequences in which only the last position is masked. Stage 2 reads
+            from left to right what has no other hole in its domain: these, and some short ones.
         positions: ``learned``, ``sinusoidal`` or ``relative``.
         stage: What is trained.
         inputs: What stage 2 reads.
@@ -385,7 +386,7 @@ class TriGRec(RecModel):
         hidden, target = self._predict(own, states, memory, known)[0], own.target[own.hole]
         if states is not None:  # the other positions of what is read from left to right
             rows = own.mask & ~own.hole & (own.hole.sum(1, keepdim=True) == 1)
-            hidden = torch.cat([hidden, self._head(states[rows])])
+            hidden = torch.cat([hidden, self._head(states)[rows]])
             target = torch.cat([target, own.target[rows]])
         total = linear_cross_entropy(hidden, table, where.place[self.target][target])
         return total.view(1), total.new_full((1,), float(hidden.size(0)))

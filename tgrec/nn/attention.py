@@ -257,8 +257,10 @@ class _Attention(torch.autograd.Function):
         dq = grad.new_empty(grad.shape)
         dk, dv = grad.new_empty(2, batch, heads, length, channels)
         wide = torch.promote_types(grad.dtype, torch.float32)
-        d_table = None if ctx.table is None else grad.new_zeros(ctx.table[0], dtype=wide)
-        d_bias = None if ctx.bias is None else grad.new_zeros(ctx.bias[0], dtype=wide)
+        d_table, d_bias = (
+            grad.new_zeros(like[0], dtype=wide) if like is not None and needed else None
+            for like, needed in zip((ctx.table, ctx.bias), ctx.needs_input_grad[3:5], strict=True)
+        )
         for i, part in enumerate(_parts(grad.shape, length, grad.device)):
             q1, k1, v1, energy, used, inverse = saved[6 * i : 6 * i + 6]
             g1 = _join(grad[part], 0.0, inverse.view(-1, heads, queries, 1))

@@ -81,17 +81,17 @@ class ContextAttention(nn.Module):
 
 
 def recent_mean(x: Tensor, known: Tensor, window: int) -> Tensor:
-    """``[B, S, D]`` for each position the mean of the last ``window`` positions before it.
+    """``[B, S, D]`` for each position the mean of the last ``window`` positions, itself included.
 
-    The position itself never counts, nor do positions that are not known; zeros where none is.
+    Positions that are not known do not count; zeros where none is.
 
     Args:
         x: ``[B, S, D]``, any finite numbers where not known.
         known: ``[B, S]`` bool.
-        window: How many positions back; those not known among them are not made up for.
+        window: How many positions; those not known among them are not made up for.
     """
     weight = known.to(x.dtype).unsqueeze(2)
     values = torch.cat([torch.where(known.unsqueeze(2), x, 0.0), weight], dim=2)
-    padded = F.pad(values.transpose(1, 2), (window, 0))[..., :-1]
+    padded = F.pad(values.transpose(1, 2), (window - 1, 0))
     total = F.avg_pool1d(padded, window, 1).transpose(1, 2) * window
     return total[..., :-1] / total[..., -1:].clamp(min=1)

@@ -206,19 +206,7 @@ def _chunked(
     (rows, channels), items = hidden.shape, weight.size(0)
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     weight_x = weight.detach().to(exact)
-    # log2(e) goes into the rows: exp2 is faster than exp, and the factor then costs nothing.
-    rows_x = hidden.detach().to(exact) * _LOG2E
-    target_logit = (rows_x * weight_x[target]).sum(-1)
-    bound = _largest_norm(rows_x) * _largest_norm(weight_x)
-    table = weight_x
-    if bias is not None:  # a channel of ones costs less than a pass over the logits
-        rows_x = torch.cat([rows_x, rows_x.new_full((rows, 1), _LOG2E)], dim=1)
-        table = torch.cat([weight_x, bias.detach().to(exact).unsqueeze(1)], dim=1)
-        target_logit += _LOG2E * bias.detach().to(exact)[target]
-        bound = bound + _LOG2E * _largest(bias.detach().to(exact))
-    if target_bias is not None:
-        target_logit += _LOG2E * target_bias.detach().to(exact)
-        bound = bound + _LOG2E * _largest(target_bias.detach().to(exact))
+    rows_x, table, target_logit, bound = _in_bits(hidden, weight_x, target, bias, target_bias)
     # Reading the bound would stall a CUDA stream, where the two extra passes are cheap anyway.
     shift = hidden.is_cuda or not bool(bound <= _SAFE_EXPONENT)
     if pad:  # rows of zeros: they add nothing to a gradient, and are left out of the loss below
@@ -234,14 +222,15 @@ def _chunked(
     for start in range(0, rows + pad, chunk):
         part = slice(start, min(start + chunk, rows + pad))
         energy = torch.mm(rows_b[part], table_b, out=buffer[: part.stop - start])
-        top = energy.amax(-1, keepdim=True) if shift else energy.new_zeros(())
-        if shift:
-            energy.sub_(top)
-        energy.exp2_()
         # The target leaves the sum and comes back in full precision, so that rest / normaliser
         # is 1 - p without cancellation; its entry becomes the gradient, -(1 - p), in place.
         index = torch.arange(part.stop - start, device=hidden.device), target[part]
-        energy.index_put_(index, energy.new_zeros(()))
+        energy.index_put_(index, energy.new_full((), -math.inf))
+        top = energy.new_zeros(())
+        if shift:  # the row maximum, with the target as it is in the end
+            top = torch.maximum(energy.amax(-1), target_logit[part].to(dtype)).unsqueeze(1)
+            energy.sub_(top)
+        energy.exp2_()
         rest = energy.sum(-1).to(exact)
         offset = top.to(exact).view(-1)
         normaliser = rest + torch.exp2(target_logit[part] - offset)
@@ -255,6 +244,32 @@ def _chunked(
         torch.mul(torch.mm(energy, weight_b), inverse, out=d_hidden[part])
         d_table += torch.mm((rows_x[part] * (_LN2 * inverse)).to(dtype).t().contiguous(), energy)
     return total, None if d_hidden is None else d_hidden[:rows], d_table, d_target[:rows]
+
+
+def _in_bits(
+    hidden: Tensor,
+    weight_x: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    target_bias: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows, table [N, D (+ 1)] and logits of the targets [R], in units of log2, and their bound.
+
+    log2(e) goes into the rows: exp2 is faster than exp, and the factor then costs nothing.
+    """
+    rows_x, table = hidden.detach().to(weight_x.dtype) * _LOG2E, weight_x
+    target_logit = (rows_x * weight_x[target]).sum(-1)
+    bound = _largest_norm(rows_x) * _largest_norm(weight_x)
+    if bias is not None:  # a channel of ones costs less than a pass over the logits
+        bias_x = bias.detach().to(weight_x.dtype)
+        rows_x = torch.cat([rows_x, rows_x.new_full((rows_x.size(0), 1), _LOG2E)], dim=1)
+        table = torch.cat([weight_x, bias_x.unsqueeze(1)], dim=1)
+        target_logit += _LOG2E * bias_x[target]
+        bound = bound + _LOG2E * _largest(bias_x)
+    if target_bias is not None:
+        added = _LOG2E * target_bias.detach().to(weight_x.dtype)
+        target_logit, bound = target_logit + added, bound + _largest(added)
+    return rows_x, table, target_logit, bound
 
 
 def _largest_norm(rows: Tensor) -> Tensor:
