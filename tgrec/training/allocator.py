@@ -14,7 +14,7 @@ if sys.platform != "win32":
 # From malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # How many products each of them keeps: those of a few steps. Compiling one takes milliseconds.
-PRODUCT_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "16"}
+PRODUCT_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "16"}
 
 
 def keep_freed_memory() -> bool:
