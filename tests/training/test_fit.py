@@ -299,22 +299,26 @@ def test_the_learning_rate_follows_its_formula_step_by_step(
 def test_nan_names_the_step_and_keeps_the_best_weights(
     tmp_path: Path, interfering: Make, quiet: Make
 ) -> None:
-    kept: dict[str, Tensor] = {}
-    at = {
-        7: lambda model, loss: kept.update(parameters_copy(model)),  # as epoch 2 left them
+    kept: dict[int, dict[str, Tensor]] = {}
+    at = {  # as epochs 1 and 2 left them
+        4: lambda model, loss: kept.update({1: parameters_copy(model)}),
+        7: lambda model, loss: kept.update({2: parameters_copy(model)}),
         8: lambda model, loss: loss * math.nan,
     }
     model = interfering(at)
     with pytest.raises(NotFiniteError) as caught:
         quiet(model, folder=tmp_path, epochs=5)
     assert str(caught.value).startswith("the loss is nan at epoch 3, step 2 of 3; ")
-    assert "the best weights (epoch 2) are kept" in str(caught.value)
-    assert "lr=0.01" in str(caught.value)
-    assert caught.value.best_epoch == 2
-    assert holds(model, kept)
     assert sorted(p.name for p in tmp_path.iterdir()) == [CHECKPOINT, HISTORY]
     history = [json.loads(line) for line in (tmp_path / HISTORY).read_text().splitlines()]
-    assert [entry["epoch"] for entry in history] == [1, 2]
+    reached = {entry["epoch"]: entry["val"]["NDCG@10"] for entry in history}
+    assert list(reached) == [1, 2]
+    best = max(reached, key=lambda epoch: reached[epoch])
+    assert f"the best weights (epoch {best}) are kept" in str(caught.value)
+    assert "lr=0.01" in str(caught.value)
+    assert caught.value.best_epoch == best
+    assert holds(model, kept[best])
+    assert not holds(model, kept[3 - best])
     # The checkpoint is the last good one, so a run that did not meet the NaN goes on from it.
     assert quiet(interfering({}), folder=tmp_path, epochs=5, resume=True).epochs == 5
 
