@@ -199,10 +199,10 @@ class SeedLoader:
         length = self._padded(self.lengths(seeds)).cpu()
         order = permutation(len(seeds), seed, epoch, 0)
         if batch_size >= len(seeds):
-            return [order][: len(seeds)]
+            return [order] if len(seeds) else []
         order = order[torch.argsort(length[order], stable=True)]
         ascending = length[order].tolist()
-        events = batch_size * sum(ascending) / max(1, len(ascending))
+        events = batch_size * sum(ascending) / len(ascending)
         batches, stop = [], len(ascending)
         while stop > 0:  # from the longest down, so that each length has one number of rows
             size = max(1, round(events / ascending[stop - 1]))

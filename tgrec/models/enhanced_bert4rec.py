@@ -238,7 +238,8 @@ class EnhancedBERT4Rec(RecModel):
 
     def score(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
         """``[B, N]`` float32 scores; arguments as in :meth:`encode_user`."""
-        state, items = self.encode_user(batch, profile), self.encode_item()
+        items = self.encode_item()
+        state = self.next_item(self._user(batch, items, profile))
         return inner_products(state, items) + self.inputs.popularity_logits()
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
