@@ -116,6 +116,10 @@ class Options:
     """Blocks of the TGT branch, where they are not as many as of the BERT branch."""
     tgt_d_ff: int | None = None
     """Width of its feed-forward layers, likewise."""
+    tgt_gated: bool | None = None
+    """Whether the TGT branch has gates in the place of feed-forward layers."""
+    time_vectors: bool | None = None
+    """Whether the TGT branch reads vectors of gaps and of the period beside its attention."""
     temperature: float | None = None
     """Where the learned temperature of cosine logits starts; 0 for inner products."""
     max_len: int | None = None
@@ -150,8 +154,8 @@ class Options:
 MODEL_FLAGS = {
     **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
                       "last_prob", "positions", "use_time", "use_graph", "hidden_channels",
-                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature",
-                      "graph_weight", "choose_gates")},
+                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "tgt_gated",
+                      "time_vectors", "temperature", "graph_weight", "choose_gates")},
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip

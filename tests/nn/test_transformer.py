@@ -106,7 +106,7 @@ def test_what_a_mask_token_looks_at_comes_in_as_it_is(causal: bool) -> None:
     block = SequenceEncoder(D, 2, 1, 24, L, 0.0, causal=causal).blocks[0]
     x, _ = inputs()
     normed = block.norm_1(x)
-    values = block._heads(block.qkv(normed))[2]
+    values = block.heads(normed, last=False)[2]
     everywhere = values.mean(2, keepdim=True).expand_as(values)  # attention to all alike
     mixed = block.out(everywhere.transpose(1, 2).reshape(x.shape))
     as_it_is = torch.allclose(mixed, normed.mean(1, keepdim=True).expand_as(x), atol=1e-5)

@@ -17,9 +17,9 @@ from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
-from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
+from tgrec.models.tgt_branch import TGTBranch
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
-from tgrec.nn.transformer import Positions, SequenceEncoder
+from tgrec.nn.transformer import Positions
 
 # Counted transition scores are read as log(1 + p / FLOOR): below it a count says little. Of 1e-5
 # to 1e-2 this value gives the counts alone the best likelihood on validation of ml1m-loo, with a
@@ -37,17 +37,9 @@ class TGTBERT4Rec(RecModel):
 
     * **BERT branch** (Sun et al., CIKM 2019, arXiv 1904.06690): a bidirectional Transformer over
       the items, trained on masked ones; ``h_bert`` stands at a mask token after the history.
-    * **TGT branch**: a causal Transformer over the user's edges whose attention reads their real
-      times, trained on every next edge; ``h_tgt`` stands at the newest edge. For head h
-
-      .. math:: A_{ij} = \mathrm{softmax}_j\!\left(q_i \cdot k_j / \sqrt{d_h}
-                + b_h[\mathrm{bucket}(\tau_i - t_j)]\right)
-
-      with :math:`t_j` the time of edge j and :math:`\tau_i` that of edge i (T1) or of the
-      question after it (T2), in half-octave buckets. Time-aware attention over a user's edges is
-      the idea of TGT (Xia et al., TKDE 2022, akaxlh/TGT); its form here is the relative time bias
-      of HSTU (Zhai et al., ICML 2024, arXiv 2402.17152) under a softmax. TGT's behaviour types
-      and slot sub-users are not part of it.
+    * **TGT branch** (:class:`TGTBranch`): a causal Transformer over the user's edges whose
+      attention reads their real times, trained on every next edge; ``h_tgt`` stands at the newest
+      edge.
     * **Graph** (part of the TGT branch): item-item edges counted from training events and typed
       by their time gap (:class:`GapMarkov`, ours) lead from the user's latest items to the next
       ones; p is their mixture. During training the edges that lead into the very target are left
@@ -71,8 +63,8 @@ class TGTBERT4Rec(RecModel):
 
     Ablations: ``fusion_alpha=1`` is the BERT branch alone and ``0`` the TGT branch alone (the
     other one is then not built), ``learnable_fusion=False`` fixes the gate, ``use_time=False``
-    takes time out of the attention and of the types of edges, ``use_graph=False`` leaves the
-    user's own edges only.
+    takes all time out of the TGT branch and of the types of edges, ``use_graph=False`` leaves
+    the user's own edges only.
 
     Args:
         num_items: N.
@@ -82,6 +74,9 @@ class TGTBERT4Rec(RecModel):
         d_ff: Width of the feed-forward layers.
         tgt_blocks: Blocks of the TGT branch, if they are not ``n_blocks``.
         tgt_d_ff: Width of its feed-forward layers, if it is not ``d_ff``.
+        tgt_gated: Whether it has gates in the place of feed-forward layers, as HSTU has.
+        time_vectors: Whether it also reads vectors of the gap before each edge, of the gap until
+            the question and of the period (:class:`tgrec.nn.event_time.EventTimeEmbedding`).
         max_len: L, how many of the latest events are read.
         dropout: In [0, 1).
         fusion_alpha: Share of the BERT branch, in [0, 1].
@@ -109,6 +104,8 @@ class TGTBERT4Rec(RecModel):
         d_ff: int = 256,
         tgt_blocks: int | None = None,
         tgt_d_ff: int | None = None,
+        tgt_gated: bool = False,
+        time_vectors: bool = False,
         max_len: int = 200,
         dropout: float = 0.2,
         fusion_alpha: float = 0.3,
@@ -139,6 +136,8 @@ class TGTBERT4Rec(RecModel):
                 f"'tgt_blocks' and 'tgt_d_ff' need to be positive or None (got {tgt_blocks} and "
                 f"{tgt_d_ff}); a model without the TGT branch has fusion_alpha=1"
             )
+        if tgt_gated and tgt_d_ff is not None:
+            raise ValueError(f"'tgt_d_ff' needs tgt_gated=False (got {tgt_d_ff}): gates have none")
         self.sampling = Sampling(max_len=max_len)
         self.mask_prob, self.last_prob = mask_prob, last_prob
         self.use_time, self.use_graph = use_time, use_graph
@@ -146,14 +145,13 @@ class TGTBERT4Rec(RecModel):
         rows = num_items + (fusion_alpha > 0)
         self.item = nn.Parameter(torch.empty(rows, d_model).normal_(std=0.02))
         self.bert: BERTBranch | None = None
-        self.tgt: SequenceEncoder | None = None
+        self.tgt: TGTBranch | None = None
         if fusion_alpha > 0:
             self.bert = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
         if fusion_alpha < 1:
-            self.tgt = SequenceEncoder(
-                d_model, n_heads, blocks, width, max_len, dropout,
-                causal=True, positions=positions,
-                pair_kinds=NUM_BUCKETS if use_time else 0,
+            self.tgt = TGTBranch(
+                d_model, n_heads, blocks, None if tgt_gated else width, max_len, dropout,
+                positions, use_time, time_vectors,
             )  # fmt: skip
         self.sharpness: nn.Parameter | None = None
         if temperature > 0:
@@ -175,6 +173,8 @@ class TGTBERT4Rec(RecModel):
         if not graph.has_time:
             kwargs = {**kwargs, "use_time": False}
         model = cls(graph.num_items, **kwargs)
+        if model.tgt is not None and model.use_time:
+            model.tgt.set_span(graph)
         if model.use_graph and model.tgt is not None:
             model._set_graph(_counts_class(model.use_time).from_graph(graph, **COUNTS))
         return model
@@ -227,15 +227,10 @@ class TGTBERT4Rec(RecModel):
         return self._sharpen(self.bert(F.embedding(item, self.item), mask, rows, last))
 
     def tgt_hidden(self, history: History, query_time: Tensor | None, last: bool = False) -> Tensor:
-        """``[B, L, D]``: position j holds what is looked for after edge j; or the ``last``."""
+        """:meth:`TGTBranch.read` for the user's edges."""
         assert self.tgt is not None
-        pairs = None
-        if self.use_time:
-            # On T2 entry j + 1 is when the event after edge j is asked for.
-            asked = history.time if query_time is None else query_time[:, 1:]
-            pairs = gap_pairs(asked, history.time, history.mask)
         vectors = F.embedding(history.item, self.item)
-        return self._sharpen(self.tgt(vectors, history.mask, pairs, last))
+        return self._sharpen(self.tgt.read(vectors, history, query_time, last))
 
     def _sharpen(self, hidden: Tensor) -> Tensor:
         """Directions, as long as the temperature is low, where logits are cosines."""

@@ -91,7 +91,50 @@ class DistanceBias(nn.Module):
         return self.bias[:, index]
 
 
-class Block(nn.Module):
+class Projections(nn.Module):
+    """What blocks share: the norm before attention, and the maps into it and out of it."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        if d_model % n_heads:
+            raise ValueError(
+                f"'d_model' ({d_model}) needs to be divisible by 'n_heads' ({n_heads})"
+            )
+        self.n_heads = n_heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+        self.drop = Dropout(dropout)
+
+    def copy_values(self) -> None:
+        """Lets attention start by copying what it looks at: values and output are the identity."""
+        channels = self.out.in_features
+        nn.init.eye_(self.out.weight)
+        with torch.no_grad():
+            nn.init.eye_(self.qkv.weight[2 * channels :])
+
+    def heads(self, n: Tensor, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, H, L, D / H]``; with ``last`` the last query only."""
+        if not last:
+            q, k, v = self._split(self.qkv(n))
+            return q, k, v
+        channels = self.out.in_features
+        # The first D rows of the joint projection make queries, the others keys and values.
+        (to_q, to_kv), (bias_q, bias_kv) = (
+            value.tensor_split([channels]) for value in (self.qkv.weight, self.qkv.bias)
+        )
+        (q,) = self._split(F.linear(n[:, -1:], to_q, bias_q))
+        k, v = self._split(F.linear(n, to_kv, bias_kv))
+        return q, k, v
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``[B, L, P D]`` of P projections to ``[P, B, H, L, D / H]``."""
+        channels = self.out.in_features
+        x = x.view(*x.shape[:2], -1, self.n_heads, channels // self.n_heads)
+        return x.permute(2, 0, 3, 1, 4)
+
+
+class Block(Projections):
     r"""A pre-norm Transformer block.
 
     .. math:: x \leftarrow x + W_o\,\mathrm{attend}(W_q n, W_k n, W_v n),\quad n = LN(x) \\
@@ -102,18 +145,9 @@ class Block(nn.Module):
     """
 
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float) -> None:
-        super().__init__()
-        if d_model % n_heads:
-            raise ValueError(
-                f"'d_model' ({d_model}) needs to be divisible by 'n_heads' ({n_heads})"
-            )
-        self.n_heads = n_heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.out = nn.Linear(d_model, d_model)
+        super().__init__(d_model, n_heads, dropout)
         self.up = nn.Linear(d_model, d_ff)
         self.down = nn.Linear(d_ff, d_model)
-        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, attend: Attend, last: bool = False) -> Tensor:
         """``x`` ``[B, L, D]``; ``attend`` maps q, k, v ``[B, H, L, D / H]`` to the same shape.
@@ -121,35 +155,36 @@ class Block(nn.Module):
         With ``last`` only the last position is computed, from the keys and values of all: q and
         what ``attend`` returns are then ``[B, H, 1, D / H]``, and the result ``[B, 1, D]``.
         """
-        q, k, v = self._last_query(x) if last else self._heads(self.qkv(self.norm_1(x)))
+        q, k, v = self.heads(self.norm_1(x), last)
         x = x[:, -1:] if last else x
         mixed = attend(q, k, v).transpose(1, 2).reshape(x.shape)
         x = x + self.drop(self.out(mixed))
         out: Tensor = x + self.drop(self.down(F.gelu(self.up(self.norm_2(x)))))
         return out
 
-    def copy_values(self) -> None:
-        """Lets attention start by copying what it looks at: values and output are the identity."""
-        channels = self.out.in_features
-        nn.init.eye_(self.out.weight)
-        with torch.no_grad():
-            nn.init.eye_(self.qkv.weight[2 * channels :])
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """``[B, L, P D]`` of P projections to ``[P, B, H, L, D / H]``."""
-        channels = self.out.in_features
-        x = x.view(*x.shape[:2], -1, self.n_heads, channels // self.n_heads)
-        return x.permute(2, 0, 3, 1, 4)
+class GatedBlock(Projections):
+    r"""A block with a gate in the place of the feed-forward layer (HSTU, arXiv 2402.17152).
 
-    def _last_query(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, channels = self.norm_1(x), self.out.in_features
-        # The first D rows of the joint projection make queries, the others keys and values.
-        (to_q, to_kv), (bias_q, bias_kv) = (
-            value.tensor_split([channels]) for value in (self.qkv.weight, self.qkv.bias)
-        )
-        (q,) = self._heads(F.linear(x[:, -1:], to_q, bias_q))
-        k, v = self._heads(F.linear(x, to_kv, bias_kv))
-        return q, k, v
+    .. math:: x \leftarrow x + W_o\,(\mathrm{SiLU}(W_u n) \odot
+              LN(\mathrm{attend}(W_q n, W_k n, \mathrm{SiLU}(W_v n)))),\quad n = LN(x)
+
+    What ``attend`` does is left to it; that of HSTU has no softmax
+    (:class:`tgrec.nn.hstu.HSTUBlock`). Dropout stands on what :math:`W_o` reads.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+        super().__init__(d_model, n_heads, dropout)
+        self.gate = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, attend: Attend, last: bool = False) -> Tensor:
+        """As :meth:`Block.forward`."""
+        n = self.norm_1(x)
+        q, k, v = self.heads(n, last)
+        x, n = (x[:, -1:], n[:, -1:]) if last else (x, n)
+        mixed = attend(q, k, F.silu(v)).transpose(1, 2).reshape(x.shape)
+        out: Tensor = x + self.out(self.drop(F.silu(self.gate(n)) * self.norm_2(mixed)))
+        return out
 
 
 class SequenceEncoder(nn.Module):
@@ -159,12 +194,13 @@ class SequenceEncoder(nn.Module):
         d_model: D.
         n_heads: Attention heads.
         n_blocks: Blocks.
-        d_ff: Width of the feed-forward layers.
+        d_ff: Width of the feed-forward layers, where there are some.
         max_len: Longest sequence.
         dropout: In [0, 1).
         causal: Whether a position sees only itself and what is before it.
         positions: Kind of position vectors, or ``relative``: none, and a bias of attention per
             head and distance (:class:`DistanceBias`).
+        gated: Whether blocks are :class:`GatedBlock`; they have no feed-forward layer.
         pair_kinds: U; if positive, attention has a learned bias per head and kind of pair.
         gradient_checkpointing: Keep the inputs of the blocks only and compute what is inside them
             again in the backward pass (Chen et al., arXiv 1604.06174): the same numbers from a
@@ -182,6 +218,7 @@ class SequenceEncoder(nn.Module):
         *,
         causal: bool,
         positions: Positions = "learned",
+        gated: bool = False,
         pair_kinds: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -192,7 +229,12 @@ class SequenceEncoder(nn.Module):
         self.distance: nn.ModuleList | None = None
         if positions == "relative":
             self.distance = nn.ModuleList(DistanceBias(max_len, n_heads) for _ in range(n_blocks))
-        blocks = [Block(d_model, n_heads, d_ff, dropout) for _ in range(n_blocks)]
+        blocks: list[Block | GatedBlock] = [
+            GatedBlock(d_model, n_heads, dropout)
+            if gated
+            else Block(d_model, n_heads, d_ff, dropout)
+            for _ in range(n_blocks)
+        ]
         self.blocks = nn.ModuleList(blocks)
         self.pair_bias: nn.Parameter | None = None
         if pair_kinds:
