@@ -71,6 +71,8 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         FULL: Variant(),
         "no graph": Variant({"use_graph": False}),
         "no time": Variant({"use_time": False}),
+        "no vectors of times": Variant({"time_vectors": False}),
+        "feed-forward blocks": Variant({"tgt_gated": False, "tgt_d_ff": 64}),
         "BERT only": Variant({"fusion_alpha": 1.0}),
         "TGT only": Variant({"fusion_alpha": 0.0}),
         "learned alpha": Variant(

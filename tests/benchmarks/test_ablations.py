@@ -24,6 +24,7 @@ TRAIN = {"epochs": 2, "eval_every": 1, "batch_size": 16}
 MODEL = {"d_model": 8, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 10}
 GATES = {
     "fusion_alpha": 0.1, "learnable_fusion": False, "graph_weight": 1.1, "choose_gates": True,
+    "tgt_gated": True, "time_vectors": True,
 }  # fmt: skip
 
 
@@ -82,9 +83,10 @@ def test_one_command_makes_all_runs_and_one_table(
     file = tmp_path / "records" / "a.jsonl"
     code, printed = ablate("--record", str(file), "--epochs", "1")
     assert code == 0, printed
-    names = ["full", "no graph", "no time", "BERT only", "TGT only", "learned alpha"]
-    assert f"6 runs of tgt_bert4rec: {', '.join(names)}" in printed
-    assert printed.index("6 runs") < printed.index("run folder")
+    names = ["full", "no graph", "no time", "no vectors of times", "feed-forward blocks",
+             "BERT only", "TGT only", "learned alpha"]  # fmt: skip
+    assert f"8 runs of tgt_bert4rec: {', '.join(names)}" in printed
+    assert printed.index("8 runs") < printed.index("run folder")
     assert started == [f"tgt_bert4rec-{name.replace(' ', '_')}" for name in names]
     title = "paired bootstrap over users against the full model"
     assert printed.count(title) == 3
@@ -92,19 +94,21 @@ def test_one_command_makes_all_runs_and_one_table(
     assert printed.count(f"targets of the rarer half of the items, {title}") == 1
     records = read_records(file)
     assert [record.variant for record in records] == ["", *names[1:]]
-    full, no_graph, no_time, bert, tgt, learned = (record.settings for record in records)
+    full, *others = (record.settings for record in records)
     changed = [
         {k for k in full if other[k] != full[k]} - {"num_edges", "val", "best_epoch", "chosen"}
-        for other in (no_graph, no_time, bert, tgt, learned)
+        for other in others
     ]
     assert changed == [
-        {"use_graph"}, {"use_time"}, {"fusion_alpha"}, {"fusion_alpha"},
+        {"use_graph"}, {"use_time"}, {"time_vectors"}, {"tgt_gated", "tgt_d_ff"},
+        {"fusion_alpha"}, {"fusion_alpha"},
         {"learnable_fusion", "fusion_alpha", "graph_weight", "choose_gates"},
     ]  # fmt: skip
-    assert (bert["fusion_alpha"], tgt["fusion_alpha"], full["epochs"]) == (1.0, 0.0, 1)
+    shares = [settings["fusion_alpha"] for settings in others]
+    assert (shares[-3:-1], full["epochs"]) == ([1.0, 0.0], 1)
     sizes = [records[0].parameters - record.parameters for record in records]
-    assert (sizes[1], sizes[5]) == (0, -2)  # learned: the gate and the weight of the graph
-    assert min(sizes[2:5]) > 1
+    assert (sizes[1], sizes[-1]) == (0, -2)  # learned: the gate and the weight of the graph
+    assert min(abs(size) for size in sizes[2:-1]) > 1
     # The printed tests are those of the ranks that were kept.
     base, other = (read_kept_ranks(file.parent, record) for record in records[:2])
     test = paired_bootstrap(ndcg(other.rank, 10), ndcg(base.rank, 10))

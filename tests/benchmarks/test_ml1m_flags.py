@@ -26,14 +26,14 @@ FLAGS = {
     "d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob", "last_prob",
     "positions", "tgt_fusion_alpha", "tgt_learnable_fusion", "use_time", "use_graph",
     "hidden_channels", "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature", "graph_weight",
-    "choose_gates",
+    "choose_gates", "tgt_gated", "time_vectors",
 }  # fmt: skip
 SEED_FLAGS = (
     "--models tgt_bert4rec --epochs 200 --patience 20 --eval_every 1 --d_model 64 --n_heads 2 "
     "--n_blocks 2 --d_ff 256 --max_len 200 --dropout 0.2 --tgt_fusion_alpha 0.3 "
     "--tgt_learnable_fusion True --mask_prob 0.2 --lr 0.001 --weight_decay 0 --warmup_steps 0 "
-    "--batch_size 256 --lr_decay none --windows last --tgt_blocks 2 --tgt_d_ff 256 --temperature 0 "
-    "--graph_weight 2"
+    "--batch_size 256 --lr_decay none --windows last --tgt_blocks 2 --tgt_gated False "
+    "--tgt_d_ff 256 --time_vectors False --positions learned --temperature 0 --graph_weight 2"
 )
 
 

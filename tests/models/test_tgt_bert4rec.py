@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tgrec.data import RecBatch, leave_one_out
 from tgrec.loader import SeedLoader
 from tgrec.models import BERT4Rec, TGT_BERT4Rec, TGTBERT4Rec
 from tgrec.models.io import load_model, save_model
+from tgrec.nn.transformer import Block, GatedBlock
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph
 
@@ -103,6 +105,42 @@ def test_the_branches_may_differ_in_depth_and_width() -> None:
 def test_forms_that_cannot_be(name: str, value: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         TGTBERT4Rec(ITEMS, **{**SMALL, name: value})
+
+
+def test_gates_stand_in_the_place_of_feed_forward_layers() -> None:
+    model = TGTBERT4Rec(ITEMS, **SMALL, tgt_gated=True)
+    assert model.bert is not None
+    assert model.tgt is not None
+    assert {type(block) for block in model.tgt.blocks} == {GatedBlock}
+    assert {type(block) for block in model.bert.encoder.blocks} == {Block}
+    with pytest.raises(ValueError, match=r"'tgt_d_ff' needs tgt_gated=False \(got 24\)"):
+        TGTBERT4Rec(ITEMS, **SMALL, tgt_gated=True, tgt_d_ff=24)
+
+
+@torch.no_grad()
+def test_vectors_of_times_are_read_and_cover_the_training_events() -> None:
+    model = TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, use_graph=False, time_vectors=True).eval()
+    assert model.tgt is not None
+    assert model.tgt.times is not None
+    times = torch.cat([SPLIT.train[t].time for t in SPLIT.train.interaction_types])
+    assert model.tgt.times.span.tolist() == [int(times.min()), int(times.max())]
+    batch = history_batch()
+    assert batch.history is not None
+    # With zeros, as at the start, only the bias of the attention reads times; it starts at zero.
+    moved = replace(batch, history=replace(batch.history, time=batch.history.time + 10**5))
+    assert torch.equal(model.score(moved), model.score(batch))
+    for table in (model.tgt.times.since, model.tgt.times.period):
+        table.normal_()
+        wide = replace(batch, history=replace(batch.history, time=2 * batch.history.time))
+        assert not torch.allclose(model.score(wide), model.score(batch))
+        table.zero_()
+    model.tgt.times.until.normal_()  # the question after the last event, known on T2 only
+    asked = torch.cat([batch.history.time, batch.history.time[:, -1:] + 5], dim=1)
+    known, later = (replace(batch, query_time=asked + delay) for delay in (0, 10**6))
+    assert not torch.allclose(model.score(known), model.score(later))
+    plain = TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, use_time=False, time_vectors=True)
+    assert plain.tgt is not None
+    assert plain.tgt.times is None
 
 
 # ---- the gate --------------------------------------------------------------------------------

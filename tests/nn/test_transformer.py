@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tgrec.nn.gap_attention import gap_pairs
-from tgrec.nn.transformer import DistanceBias, Positions, SequenceEncoder
+from tgrec.nn.transformer import DistanceBias, GatedBlock, Positions, SequenceEncoder
 
 B, L, D = 6, 11, 16
 LENGTHS = torch.tensor([11, 0, 1, 5, 10, 3])
@@ -15,12 +15,17 @@ MASK = torch.arange(L) >= L - LENGTHS[:, None]
 
 
 def encoder_of(
-    blocks: int, causal: bool, pair_kinds: int = 0, positions: Positions = "learned"
+    blocks: int,
+    causal: bool,
+    pair_kinds: int = 0,
+    positions: Positions = "learned",
+    gated: bool = False,
 ) -> SequenceEncoder:
     torch.manual_seed(0)
     encoder = SequenceEncoder(
-        D, 2, blocks, 24, L, 0.4, causal=causal, pair_kinds=pair_kinds, positions=positions
-    ).eval()
+        D, 2, blocks, 24, L, 0.4,
+        causal=causal, positions=positions, gated=gated, pair_kinds=pair_kinds,
+    ).eval()  # fmt: skip
     with torch.no_grad():
         for parameter in encoder.parameters():  # away from zeros and ones, and not small
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -34,12 +39,16 @@ def inputs(seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["causal", "both sides", "pairs", "distance", "both biases"])
+@pytest.mark.parametrize(
+    "kind", ["causal", "both sides", "pairs", "distance", "both biases", "gated"]
+)
 @pytest.mark.parametrize("length", [L, 4, 1])
 def test_the_last_position_alone_is_that_of_the_whole(blocks: int, kind: str, length: int) -> None:
-    biased, near = kind in ("pairs", "both biases"), kind in ("distance", "both biases")
+    biased = kind in ("pairs", "both biases", "gated")
+    near = kind in ("distance", "both biases", "gated")
     causal = kind not in ("both sides", "distance")
-    encoder = encoder_of(blocks, causal, 9 * biased, "relative" if near else "learned")
+    positions: Positions = "relative" if near else "learned"
+    encoder = encoder_of(blocks, causal, 9 * biased, positions, gated=kind == "gated")
     x, pairs = inputs()
     x, mask = x[:, -length:].requires_grad_(), MASK[:, -length:]
     args = (x, mask, pairs[:, -length:, -length:] if biased else None)
@@ -111,3 +120,22 @@ def test_what_a_mask_token_looks_at_comes_in_as_it_is(causal: bool) -> None:
     mixed = block.out(everywhere.transpose(1, 2).reshape(x.shape))
     as_it_is = torch.allclose(mixed, normed.mean(1, keepdim=True).expand_as(x), atol=1e-5)
     assert as_it_is == (not causal)
+
+
+def test_a_gated_block_by_hand() -> None:
+    encoder, (x, _) = encoder_of(1, True, gated=True), inputs()
+    block = encoder.blocks[0]
+    assert isinstance(block, GatedBlock)
+    assert not any("up." in name or "down." in name for name, _ in block.named_parameters())
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        newest = slice(-q.size(2), None)
+        return q - k[:, :, newest] + 2 * v[:, :, newest]
+
+    n = block.norm_1(x)
+    q, k, v = block.qkv(n).split(D, dim=2)
+    mixed = q - k + 2 * v * v.sigmoid()
+    u = block.gate(n)
+    expected = x + block.out(u * u.sigmoid() * block.norm_2(mixed))
+    torch.testing.assert_close(block(x, attend), expected)
+    torch.testing.assert_close(block(x, attend, last=True), expected[:, -1:])

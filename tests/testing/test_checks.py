@@ -37,6 +37,7 @@ def test_every_model_passes(name: str) -> None:
         {"learnable_fusion": False},
         {"use_time": False},
         {"use_graph": False},
+        {"tgt_gated": True, "time_vectors": True, "positions": "relative"},
     ],
     ids=str,
 )

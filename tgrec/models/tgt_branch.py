@@ -81,4 +81,5 @@ class TGTBranch(SequenceEncoder):
             pairs = gap_pairs(asked, history.time, history.mask)
             if self.times is not None:
                 vectors = vectors + self.times(history.time, history.mask, asked)
-        return self(vectors, history.mask, pairs, last)
+        out: Tensor = self(vectors, history.mask, pairs, last)
+        return out
