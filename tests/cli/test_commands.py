@@ -294,8 +294,8 @@ def test_somebody_new_is_described(tgrec: Run, home: Path, tmp_path: Path) -> No
         wanted = rec.recommend(profile=told, history=history, top_k=3)
         assert json.loads(out) == wanted.astype(object).to_dict("records")
     for text, message in {
-        "gender=X": "'gender' needs to be one of ['F', 'M'] (got 'X')",
-        "gender=2": "'gender' needs to be one of ['F', 'M'], or its place there, from 0 (got 2",
+        "gender=X": "'gender' needs to be one of ['F', 'M'], or its number, of [0, 1] (got 'X')",
+        "gender=2": "one of ['F', 'M'], or its number, of [0, 1] (got 2",
         "occupation=chef": "'occupation' needs to be one of ['other'",
         "sex=F": "the data say no 'sex' of users, but ['age', 'gender', 'occupation'",
         "gender=F,gender=M": "like gender=F,age=25",
@@ -303,7 +303,7 @@ def test_somebody_new_is_described(tgrec: Run, home: Path, tmp_path: Path) -> No
         status, _, err = tgrec(*ask, "--profile", text)
         assert status == 2
         assert message in err
-    assert read_profile("a=1,b=1", {"a": ("1", "2")}) == {"a": "1", "b": 1.0}
+    assert read_profile("a=1,b=1", {"a": {0: "1", 1: "2"}}) == {"a": "1", "b": 1.0}
     assert "for somebody new" in tgrec(*ask, "--user_id", "3", "--profile", "gender=F")[2]
 
 

@@ -126,6 +126,20 @@ def test_items_and_users_with_headers(folder: Callable[..., Path]) -> None:
     assert "price" not in graph["item"]
 
 
+def test_what_files_of_users_do_not_say_is_unknown(folder: Callable[..., Path]) -> None:
+    root = folder(
+        ratings_csv="user,item\n1,5\n2,5\n3,5\n",
+        users_csv="user,gender,age,job\n1,M,,cook\n2,,30,\n",
+    )
+    graph = read_interactions(root)
+    assert graph.strings("user", "gender") == ["M", "", ""]
+    assert graph.strings("user", "occupation") == ["cook", "", ""]
+    people = graph["user"]
+    assert [people[name].tolist() for name in ("gender", "age", "occupation")] == [
+        [0, -1, -1], [-1, 30, -1], [0, -1, -1]
+    ]  # fmt: skip
+
+
 def test_integers_only_if_all_files_have_integers(folder: Callable[..., Path]) -> None:
     text = "user,item\n1,5\n1,6\n"
     root = folder(a_csv=text, movies_csv="id,title\n5,five\n6,six\n")
@@ -168,11 +182,10 @@ def test_slips_name_file_line_and_column(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("movies", "x,title\n5,five\n", "movies.csv: there is no column of items among"),
+        ("movies", "x,title\n5,five\n", "movies.csv: 'items': there is no column of items among"),
         ("movies", "id,title,name\n5,five,5\n", r"columns \['title', 'name'\] could be meant"),
         ("movies", "id,title\n5,a\n5,b\n", "'items': column 'item' repeats 5"),
-        ("users", "x\n1\n", "users.csv: there is no column of users"),
-        ("users", "user,age\n1,20\n2,\n", "users.csv: column 'age' is empty in line 3"),
+        ("users", "x\n1\n", "users.csv: 'users': there is no column of users"),
     ],
 )
 def test_slips_in_side_tables(

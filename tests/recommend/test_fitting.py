@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from tgrec.data import Sampling, TemporalRecGraph, leave_one_out
+from tgrec.datasets import read_interactions
 from tgrec.models import BERT4Rec, SASRec
 from tgrec.recommend import Recommender, fitting
-from tgrec.recommend.fitting import settings_for, start_from
+from tgrec.recommend.fitting import graph_of, settings_for, start_from
+from tgrec.recommend.names import attributes_of, coded_profile
 from tgrec.testing import cycle_graph
 
 SMALL: dict[str, Any] = {"d_model": 16, "n_blocks": 1, "d_ff": 16, "max_len": 8}
@@ -54,6 +56,71 @@ def test_columns_are_named_or_recognised(events: pd.DataFrame) -> None:
         Recommender("markov").fit(named, **QUICK)
     with pytest.raises(TypeError, match="'data' needs to be a DataFrame"):
         Recommender("markov").fit([(1, 2)], **QUICK)  # type: ignore[arg-type]
+
+
+def test_tables_are_cleaned_as_files_are(tmp_path: Path) -> None:
+    events = pd.DataFrame({"user_id": [1, 1, 2, 3], "movieId": [7, 8, 7, 9]})
+    items = pd.DataFrame({"movieId": ["7", "8"], "title": ["Heat (1995)", None],
+                          "genres": ["Action|Crime", ""]})  # fmt: skip
+    users = pd.DataFrame({"user_id": [1, 2], "sex": ["M", None], "age": [25.0, np.nan],
+                          "occupation": [4, 20]})  # fmt: skip
+    tables = {"ratings": events, "movies": items, "users": users}
+    for name, table in tables.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    read, mine = read_interactions(tmp_path), graph_of(events, users=users, items=items)
+    for node_type in ("user", "item"):
+        assert {k: v.tolist() for k, v in mine[node_type].items() if k != "num_nodes"} == {
+            k: v.tolist() for k, v in read[node_type].items() if k != "num_nodes"
+        }
+    assert mine["item"].year.tolist() == [1995, 0, 0]
+    assert mine.strings("item", "title") == ["Heat (1995)", "", ""]
+    people = [attributes_of(mine, "user", user) for user in range(3)]
+    assert people == [
+        {"gender": "M", "age": "25-34", "occupation": "college/grad student"},
+        {"occupation": "writer"},
+        {},
+    ]
+
+
+def test_genres_may_be_lists_years_missing_and_columns_ones_own() -> None:
+    events = pd.DataFrame({"user_id": [1, 1], "item_id": ["a", "b"]})
+    items = pd.DataFrame({"item_id": ["a", "b"], "genres": [["War", "Drama"], None],
+                          "year": [1995.0, np.nan], "price": [2.5, 3.0]})  # fmt: skip
+    graph = graph_of(events, items=items)
+    assert graph.strings("item", "genres") == ["War|Drama", ""]
+    assert graph["item"].genre.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert graph["item"].year.tolist() == [1995, 0]
+    assert graph["item"].price.tolist() == [2.5, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ({"x": [1]}, "'items': there is no column of items among .*call it item_id"),
+        ({"id": ["b12"]}, "'items': column 'item_id' has ids that are no integers, first 'b12'"),
+        ({"id": [5, 5]}, "'items': column 'item_id' repeats 5"),
+        ({"id": [5], "title": ["a"], "name": ["b"]}, "'title', 'name'.*could be meant"),
+    ],
+)
+def test_slips_in_tables_of_items(items: dict[str, list[Any]], said: str) -> None:
+    events = pd.DataFrame({"user_id": [1], "item_id": [5]})
+    with pytest.raises(ValueError, match=said):
+        graph_of(events, items=pd.DataFrame(items))
+
+
+def test_a_profile_is_said_in_words_codes_or_years() -> None:
+    events = pd.DataFrame({"user_id": [1, 2], "item_id": [5, 6]})
+    users = pd.DataFrame({"user_id": [1, 2], "gender": ["M", "F"], "age": [25, 56],
+                          "occupation": [4, 20]})  # fmt: skip
+    graph = graph_of(events, users=users)
+    wanted = {"gender": 0.0, "age": 25.0, "occupation": 20.0}
+    for gender, age, job in (("F", "25-34", "writer"), (0, 25, 20), ("F", np.int64(30), 20.0)):
+        assert coded_profile(graph, {"gender": gender, "age": age, "occupation": job}) == wanted
+    for wrong in ({"age": [1, 2]}, {"age": float("nan")}, {"gender": None}, {"age": "25"}):
+        with pytest.raises(ValueError, match=r"'(age|gender)' needs to be one of \["):
+            coded_profile(graph, wrong)
+    with pytest.raises(ValueError, match=r"'profile' needs to be like \{'gender': 'F'"):
+        coded_profile(graph, "gender=F")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,7 +144,7 @@ def as_id(names: Names, word: str) -> Any:
     return names.id(found[0]) if found else word  # the recommender says what is near
 
 
-def read_profile(text: str, words: Mapping[str, Sequence[str]]) -> dict[str, str | float]:
+def read_profile(text: str, words: Mapping[str, Mapping[int, str]]) -> dict[str, str | float]:
     """The features in ``gender=F,age=25``; numbers as numbers, unless they are ``words`` there.
 
     Raises:
@@ -155,7 +155,7 @@ def read_profile(text: str, words: Mapping[str, Sequence[str]]) -> dict[str, str
         name, equals, value = (word.strip() for word in part.partition("="))
         if not (name and equals and value) or name in out:
             raise ValueError(f"--profile needs to be like gender=F,age=25 (got {text!r})")
-        number = re.fullmatch(r"-?\d+(\.\d+)?", value) and value not in words.get(name, ())
+        number = re.fullmatch(r"-?\d+(\.\d+)?", value) and value not in words.get(name, {}).values()
         out[name] = float(value) if number else value
     return out
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 import numpy as np
 import pandas as pd
 
 # Unix seconds stay below this until the year 5138; milliseconds since 1973 lie above it.
 MILLISECONDS_FROM = 100_000_000_000
+# What a text looks like that may stand for an integer id without loss.
+WHOLE_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
 
 
 def first_rows(bad: np.ndarray, limit: int = 3) -> str:

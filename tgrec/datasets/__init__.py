@@ -1,5 +1,6 @@
 """Datasets as temporal graphs, simulated ones with a known oracle, and the boards on them."""
 
+from tgrec.datasets._clean import clean_items, clean_users, graph_of_tables, words_in
 from tgrec.datasets._fetch import ChecksumError, DataFileError, DatasetNotFound
 from tgrec.datasets._side import item_table, user_table
 from tgrec.datasets._store import load_graph, save_graph
@@ -39,10 +40,13 @@ __all__ = [
     "WeeklyOracle",
     "by_week",
     "checksum",
+    "clean_items",
+    "clean_users",
     "create_weekly_heterodata_from_df",
     "data_card",
     "describe",
     "generate_dataset",
+    "graph_of_tables",
     "id_features",
     "item_domains",
     "item_table",
@@ -66,4 +70,5 @@ __all__ = [
     "week_range",
     "week_targets",
     "weekly_graph",
+    "words_in",
 ]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 
 from tgrec.data import TemporalRecGraph
-from tgrec.data.columns import id_values, where
-from tgrec.data.recognise import Columns, graph_from, recognise_columns
+from tgrec.data.columns import WHOLE_NUMBER, id_values, where
+from tgrec.data.recognise import recognise_columns
+from tgrec.datasets._clean import graph_of_tables
 from tgrec.datasets._fetch import DataFileError
-from tgrec.datasets._side import item_table, multi_hot, user_table
+from tgrec.datasets._side import item_table, user_table
 from tgrec.datasets._tables import FileName, read_file
 
 # What the files of a folder are called, before the first dot.
@@ -64,7 +62,8 @@ def read_interactions(
         A graph whose items may have ``title`` (strings), ``genres`` (strings such as
         ``Action|Drama``), ``genre`` (``[N, G]`` float32, one column per name in alphabetical
         order) and ``year`` (int64, 0 if unknown), and whose users may have ``gender``, ``age``
-        and ``occupation`` (int64 codes).
+        and ``occupation`` (int64, -1 if unknown: the numbers of the file, or the places of its
+        texts, which stand beside them, in alphabetical order).
 
     Raises:
         FileNotFoundError: If there is no such file, or no such file in the folder.
@@ -77,20 +76,20 @@ def read_interactions(
     frame = read_events(path, sep=sep, names=names)
     try:
         found = recognise_columns(frame, user=user, item=item, time=time, rating=rating)
-        sides = {
-            "item": None if items is None else item_table(items, found.item),
+        if found.rating is not None:
+            frame = frame.assign(**{found.rating: _numbers(frame[found.rating], "rating")})
+        tables = {
             "user": None if users is None else user_table(users, found.user),
+            "item": None if items is None else item_table(items, found.item),
         }
-        frame, tables, genre = _joined(frame, found, sides)
-        graph = graph_from(
+        for role, column in (("user", found.user), ("item", found.item)):
+            frame, tables[role] = _one_kind(frame, tables[role], column, role)
+        return graph_of_tables(
             frame, user=found.user, item=found.item, time=found.time, rating=found.rating,
             users=tables["user"], items=tables["item"],
         )  # fmt: skip
     except ValueError as error:
         raise DataFileError(f"{path}: {error}") from error
-    if genre is not None:
-        graph["item"].genre = torch.from_numpy(genre)
-    return graph
 
 
 def read_events(
@@ -128,53 +127,21 @@ def read_events(
     return table.set_axis(usual, axis=1)
 
 
-def _joined(
-    frame: pd.DataFrame, found: Columns, sides: dict[str, pd.DataFrame | None]
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame | None], np.ndarray | None]:
-    """Ids of one kind in all tables, ratings as numbers, a row for every item; and the genres."""
-    frame = frame.copy(deep=False)
-    if found.rating is not None:
-        frame[found.rating] = _numbers(frame[found.rating], "rating")
-    tables: dict[str, pd.DataFrame | None] = {}
-    for role, column in (("user", found.user), ("item", found.item)):
-        side = sides[role]
-        texts = [frame[column], *([] if side is None else [side[column]])]
-        texts = _one_kind(texts, role)
-        frame[column] = texts[0]
-        if side is not None:
-            side = side.assign(**{column: texts[1]})
-            side = _with_missing(side, column, frame[column])
-        tables[role] = side
-    genre = None
-    items = tables["item"]
-    if items is not None and "genres" in items:
-        genre = multi_hot(items["genres"].tolist())
-    return frame, tables, genre
-
-
-def _with_missing(side: pd.DataFrame, column: str, ids: pd.Series) -> pd.DataFrame:
-    """A row for every id that events have and the table lacks: texts empty, numbers 0."""
-    absent = pd.unique(ids[~ids.isin(side[column]) & ids.notna()])
-    if not len(absent):
-        return side
-    rows = pd.DataFrame({column: absent})
-    for name in side.columns.drop(column):
-        rows[name] = 0 if pd.api.types.is_numeric_dtype(side[name].dtype) else ""
-    return pd.concat([side, rows], ignore_index=True)
-
-
-def _one_kind(columns: list[pd.Series], role: str) -> list[pd.Series]:
-    """Integers if every id of all columns is written as one, else texts."""
-    kinds = [pd.api.types.is_integer_dtype(c.dtype) for c in columns]
+def _one_kind(
+    frame: pd.DataFrame, side: pd.DataFrame | None, column: str, role: str
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Both tables with integers if every id of them is written as one, else with texts."""
+    tables = [frame] if side is None else [frame, side]
+    kinds = [pd.api.types.is_integer_dtype(t[column].dtype) for t in tables]
     if all(kinds):
-        return columns
-    texts = [c.astype(str) if kind else c for c, kind in zip(columns, kinds, strict=True)]
-    for column in texts:
-        id_values(column, role)  # raises, with the line, for what can be no id
-    plain = all(
-        re.fullmatch(r"0|[1-9]\d{0,17}", str(value)) for c in texts for value in pd.unique(c)
-    )
-    return [c.astype("int64") for c in texts] if plain else texts
+        return frame, side
+    texts = [t[column].astype(str) if k else t[column] for t, k in zip(tables, kinds, strict=True)]
+    for ids in texts:
+        id_values(ids, role)  # raises, with the line, for what can be no id
+    plain = all(WHOLE_NUMBER.fullmatch(str(id_)) for ids in texts for id_ in pd.unique(ids))
+    texts = [ids.astype("int64") for ids in texts] if plain else texts
+    tables = [t.assign(**{column: ids}) for t, ids in zip(tables, texts, strict=True)]
+    return tables[0], None if side is None else tables[1]
 
 
 def _numbers(column: pd.Series, role: str) -> pd.Series:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, leave_one_out
-from tgrec.data.recognise import NAMES, graph_from, plain_name, recognise_columns
-from tgrec.datasets import checksum
+from tgrec.data.recognise import recognise_columns
+from tgrec.datasets import checksum, clean_items, clean_users, graph_of_tables
 from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
 from tgrec.models.io import load_model
 from tgrec.recommend.folder import MODEL, read_catalogue
-from tgrec.recommend.names import Names, add_codes
+from tgrec.recommend.names import Names
 from tgrec.recommend.served import Served
 from tgrec.training import FitResult, TrainSettings
 from tgrec.training import fit as train
@@ -72,38 +72,23 @@ def graph_of(
 ) -> TemporalRecGraph:
     """The store of a table of events, or the store itself.
 
-    The id columns of ``users`` and ``items`` may have another usual name than in ``data``.
+    Tables of users and items may call their columns as is usual, and lack what they do not know
+    (:func:`tgrec.datasets.clean_users`, :func:`tgrec.datasets.clean_items`).
     """
     if isinstance(data, TemporalRecGraph):
         given = [k for k, v in {**columns, "users": users, "items": items}.items() if v is not None]
         if given:
             raise ValueError(f"'{given[0]}' is for tables; a graph has its columns already")
         return data
-    if not isinstance(data, pd.DataFrame):
-        raise TypeError(
-            f"'data' needs to be a DataFrame or a TemporalRecGraph (got {type(data).__name__})"
-        )
-    named = recognise_columns(data, **columns)
-    graph = graph_from(
-        data,
-        users=_with_column(users, named.user, "user"),
-        items=_with_column(items, named.item, "item"),
-        **columns,
-    )
-    add_codes(graph)
-    return graph
-
-
-def _with_column(table: pd.DataFrame | None, name: str, role: str) -> pd.DataFrame | None:
-    """The table with its id column under the name that the events use."""
-    if table is None or name in table.columns:
-        return table
-    found = [c for c in table.columns if plain_name(str(c)) in NAMES[role] | {"id"}]
-    if len(found) != 1:
-        raise ValueError(
-            f"'{role}s': which of the columns {list(table.columns)} holds the ids? Call it {name!r}"
-        )
-    return table.rename(columns={found[0]: name})
+    for argument, table in {"data": data, "users": users, "items": items}.items():
+        if table is not None and not isinstance(table, pd.DataFrame):
+            other = " or a TemporalRecGraph" if argument == "data" else ""
+            raise TypeError(f"'{argument}' needs to be a DataFrame{other} (got "
+                            f"{type(table).__name__})")  # fmt: skip
+    found = recognise_columns(data, **columns)
+    users = None if users is None else clean_users(users, found.user)
+    items = None if items is None else clean_items(items, found.item)
+    return graph_of_tables(data, users=users, items=items, **columns)
 
 
 def split_of(graph: TemporalRecGraph, split: str) -> Split:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
+from tgrec.datasets import words_in
 from tgrec.datasets.movielens import (
     AGE_GROUPS_1M,
     AGES_1M,
@@ -28,10 +29,22 @@ REMEDY = {
     "user": "for somebody new pass history=[...]",
     "item": "fit again with events of it",
 }
-# The codes of user attributes in the two MovieLens schemas, by the width of `genre`.
-_SCHEMAS: dict[int, dict[str, tuple[str, ...]]] = {
-    len(GENRES_1M): {"gender": GENDERS, "age": AGE_GROUPS_1M, "occupation": OCCUPATIONS_1M},
-    len(GENRES_100K): {"gender": GENDERS, "occupation": OCCUPATIONS_100K},
+# What user attributes are coded as: code -> word.
+Words = dict[str, dict[int, str]]
+
+
+def _places(**words: tuple[str, ...]) -> Words:
+    return {name: dict(enumerate(own)) for name, own in words.items()}
+
+
+# By the width of `genre` what our readers of MovieLens write, and what is published with 1M.
+_READ: dict[int, Words] = {
+    len(GENRES_1M): _places(gender=GENDERS, age=AGE_GROUPS_1M, occupation=OCCUPATIONS_1M),
+    len(GENRES_100K): _places(gender=GENDERS, occupation=OCCUPATIONS_100K),
+}
+_PUBLISHED: Words = {
+    "age": dict(zip(AGES_1M, AGE_GROUPS_1M, strict=True)),
+    **_places(occupation=OCCUPATIONS_1M),
 }
 _GENRES = {len(GENRES_1M): GENRES_1M, len(GENRES_100K): GENRES_100K}
 
@@ -152,63 +165,45 @@ def genres_of(graph: TemporalRecGraph) -> tuple[tuple[str, ...], np.ndarray] | N
 
 
 def attributes_of(graph: TemporalRecGraph, node_type: str, position: int) -> dict[str, Any]:
-    """What the store holds of one node beside its id and title, codes in words where known."""
+    """What is known of one node beside its id and title, codes in words where these are known."""
     store, size = graph[node_type], int(graph[node_type].num_nodes or 0)
+    words = words_of_codes(graph) if node_type == "user" else {}
     out: dict[str, Any] = {}
     for key, value in store.items():
         name = key.removesuffix("_bytes")
         if name in ("raw_id", "title") or not isinstance(value, Tensor):
             continue
         if key.endswith("_bytes"):
-            out[name] = graph.strings(node_type, name)[position]
+            out[name] = graph.strings(node_type, name)[position] or None
         elif value.dim() == 1 and value.size(0) == size and f"{name}_bytes" not in store:
-            out[name] = plain(value[position])
-    if node_type == "user":
-        for name, words in words_of_codes(graph).items():
-            if not isinstance(out[name], str):
-                out[name] = words[out[name]]
-    return out
+            code = plain(value[position])
+            out[name] = words[name].get(code) if name in words else code
+    return {name: value for name, value in out.items() if value is not None}
 
 
-def words_of_codes(graph: TemporalRecGraph) -> dict[str, tuple[str, ...]]:
-    """User attribute -> the words that its codes 0, 1, ... stand for, where they are known.
+def words_of_codes(graph: TemporalRecGraph) -> Words:
+    """User attribute -> the words that its codes stand for, where they are known.
 
-    Known are those of a MovieLens schema, and strings that :func:`add_codes` has numbered.
+    Known are texts (:func:`tgrec.datasets.graph_of_tables` numbers them), and the codes of
+    MovieLens, if all users have such codes.
     """
-    users, items = graph["user"], graph["item"]
-    found = {
-        name: tuple(sorted(set(graph.strings("user", name))))
-        for name in users.keys()
-        if f"{name}_bytes" in users
-    }
-    genre = items.get("genre")
-    if found or "genres_bytes" in items or not isinstance(genre, Tensor) or genre.dim() != 2:
-        return found
-    schema = _SCHEMAS.get(genre.size(1), {})
-    coded = all(
+    users, genre = graph["user"], graph["item"].get("genre")
+    names = {key.removesuffix("_bytes") for key in users.keys() if key.endswith("_bytes")}
+    found = _places(**{name: words_in(graph, name) for name in names - {"raw_id", "title"}})
+    read = isinstance(genre, Tensor) and genre.dim() == 2 and "genres_bytes" not in graph["item"]
+    schemas = [_READ.get(genre.size(1), {})] if read and not found else []
+    coded = (schema for schema in [*schemas, _PUBLISHED] if schema and _has(users, schema))
+    return {**next(coded, {}), **found}
+
+
+def _has(users: Any, schema: Words) -> bool:
+    """Whether all that users have of these attributes is coded so."""
+    return all(
         isinstance(users.get(name), Tensor)
         and not users[name].is_floating_point()
-        and int(users[name].max()) < len(words)
+        and set(users[name].unique().tolist()) <= {-1, *words}
         for name, words in schema.items()
     )
-    return schema if coded else {}
-
-
-def add_codes(graph: TemporalRecGraph) -> None:
-    """Writes numbers beside strings, for the models that read them.
-
-    A user attribute gets the place of each string in alphabetical order, ``genres`` of items the
-    multi-hot ``genre``.
-    """
-    users, items = graph["user"], graph["item"]
-    names = [key.removesuffix("_bytes") for key in users.keys() if key.endswith("_bytes")]
-    for name in names:
-        if name not in ("raw_id", "title"):
-            codes = pd.factorize(np.asarray(graph.strings("user", name)), sort=True)[0]
-            users[name] = torch.from_numpy(codes.astype(np.int64))
-    genres = genres_of(graph)
-    if genres is not None and "genre" not in items:
-        items.genre = torch.from_numpy(genres[1].astype(np.float32))
 
 
 def coded_profile(graph: TemporalRecGraph, profile: Mapping[str, Any]) -> dict[str, float]:
@@ -217,26 +212,35 @@ def coded_profile(graph: TemporalRecGraph, profile: Mapping[str, Any]) -> dict[s
     Raises:
         ValueError: If the data have no such feature of users, or not this value of it.
     """
-    words, out = words_of_codes(graph), {}
-    there = {key.removesuffix("_bytes") for key in graph["user"].keys()} - {"raw_id", "num_nodes"}
-    for name, value in profile.items():
+    if not isinstance(profile, Mapping):
+        raise ValueError(f"'profile' needs to be like {{'gender': 'F', 'age': 25}} (got "
+                         f"{profile!r})")  # fmt: skip
+    words = words_of_codes(graph)
+    keys = [key for key in graph["user"].keys() if not key.endswith("_offsets")]
+    there = {key.removesuffix("_bytes") for key in keys} - {"raw_id", "num_nodes"}
+    for name in profile:
         if name not in there:
             raise ValueError(
                 f"'profile': the data say no {name!r} of users, but {sorted(there) or 'nothing'}"
             )
-        if isinstance(value, str):
-            known = words.get(name, ())
-            if value not in known:
-                said = f"one of {list(known)}" if known else "a number, as in the data"
-                raise ValueError(f"'profile': {name!r} needs to be {said} (got {value!r})")
-            out[name] = float(known.index(value))
-        elif name == "age" and words.get(name) == AGE_GROUPS_1M and value >= len(AGE_GROUPS_1M):
-            out[name] = float(bisect_right(AGES_1M, value) - 1)  # years
-        elif name in words and value not in range(len(words[name])):
-            raise ValueError(
-                f"'profile': {name!r} needs to be one of {list(words[name])}, or its place there, "
-                f"from 0 (got {value!r})"
-            )
-        else:
-            out[name] = float(value)
-    return out
+    return {name: _code(name, plain(value), words.get(name)) for name, value in profile.items()}
+
+
+def _code(name: str, value: Any, words: Mapping[int, str] | None) -> float:
+    """The number of a value of a user attribute."""
+    number = isinstance(value, int | float) and value == value
+    if words is None and number:
+        return float(value)
+    if words is None:
+        raise ValueError(
+            f"'profile': {name!r} needs to be a number, as in the data (got {value!r})"
+        )
+    if number and value in words:
+        return float(value)
+    if name == "age" and number and value > 0 and {*words.values()} <= {*AGE_GROUPS_1M}:  # years
+        value = AGE_GROUPS_1M[bisect_right(AGES_1M, value) - 1]
+    for code, word in words.items():
+        if word == value:
+            return float(code)
+    raise ValueError(f"'profile': {name!r} needs to be one of {list(words.values())}, or its "
+                     f"number, of {list(words)} (got {value!r})")  # fmt: skip
