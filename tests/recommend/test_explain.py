@@ -164,3 +164,5 @@ def test_a_history_of_ones_own_is_explained_too(fitted: Fitted) -> None:
     assert {path.item_id for path in why.paths} <= {3, 9, 21}
     assert "for this history" in str(why)
     assert rec.explain(history=[], item_id=5).events_read == 0
+    with pytest.raises(ValueError, match="'top_events' needs to be an integer of at least 0"):
+        rec.explain(7, 5, top_events=-1)

@@ -84,8 +84,15 @@ def test_pairs_are_scored_in_their_order(fitted: Fitted) -> None:
     pairs = [(3, 5), (60, 5), (3, 9), (1, 1), (3, 5)]
     scores = rec.batch_predict(pairs)
     assert np.allclose(scores, [rec.predict(u, i) for u, i in pairs], atol=1e-5)
+    for given in (np.array(pairs), torch.tensor(pairs), pd.DataFrame(pairs), iter(pairs)):
+        assert np.array_equal(rec.batch_predict(given), scores)
     assert rec.batch_predict([]).shape == (0,)
     assert len(rec.recommend([])) == 0
+    for wrong in ([1, 2], [(1, 2, 3)], ["ab"]):
+        with pytest.raises(ValueError, match=r"'pairs' needs to hold pairs \(user_id, item_id\)"):
+            rec.batch_predict(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'pairs' needs to be a list"):
+        rec.batch_predict(7)  # type: ignore[arg-type]
 
 
 def test_k_is_filled_or_the_reason_is_told(fitted: Fitted, graph: TemporalRecGraph) -> None:
@@ -97,6 +104,10 @@ def test_k_is_filled_or_the_reason_is_told(fitted: Fitted, graph: TemporalRecGra
         assert len(rec.recommend(7, top_k=new + 1)) == new
     everything = rec.recommend(7, top_k=graph.num_items, filter_seen=False)
     assert set(everything["item_id"]) == set(graph.raw_ids("item").tolist())
+    with pytest.warns(UserWarning, match=r"top_k=1000000000000, the first has"):
+        assert len(rec.recommend(7, top_k=10**12)) == new  # and no memory is taken for more
+    with pytest.warns(UserWarning, match="top_k=1000000000000"):
+        assert len(rec.similar_items(7, top_k=10**12)) == graph.num_items - 1
     with pytest.raises(ValueError, match="'top_k'"):
         rec.recommend(7, top_k=0)
 
@@ -172,10 +183,18 @@ def test_the_moment_is_told_on_track_t2_only(graph: TemporalRecGraph) -> None:
         assert np.array_equal(soon["score"], late["score"]) == same
 
 
-@pytest.mark.parametrize("wrong", ["soon", True, 1.5, float("nan"), [1]])
+def test_fractions_of_a_moment_are_dropped(fitted: Fitted) -> None:
+    rec = fitted("sasrec")
+    assert rec.recommend(7, at=975000000.5).equals(rec.recommend(7, at=975000000))
+
+
+@pytest.mark.parametrize("wrong", ["soon", True, 10**30, float("nan"), float("inf"), [1], None])
 def test_a_moment_is_a_time(wrong: Any, fitted: Fitted) -> None:
-    with pytest.raises(ValueError, match="'at' needs to be Unix seconds or a date"):
-        fitted("sasrec").recommend(7, at=wrong)
+    with pytest.raises(ValueError, match="'times' needs to be Unix seconds or a date"):
+        fitted("sasrec").recommend(history=[1], times=[wrong])
+    if wrong is not None:
+        with pytest.raises(ValueError, match="'at' needs to be Unix seconds or a date"):
+            fitted("sasrec").recommend(7, at=wrong)
 
 
 # ---- somebody new -------------------------------------------------------------------------------
@@ -261,6 +280,13 @@ def test_a_profile_is_read_by_models_that_read_profiles(fitted: Fitted) -> None:
         ({"history": [1, 777]}, "'history': there is no item 777"),
         ({"user_id": [1, 2], "history": [1]}, "belong to one user"),
         ({"user_id": [1, 61, 62]}, r"no user 61 \(and 1 more\) among the 60 users"),
+        ({"history": "abc"}, r"'history' needs to be a list \(got 'abc'\)"),
+        ({"history": 5}, "'history' needs to be a list"),
+        ({"history": [[1, 2]]}, r"'history' needs an id, .* for each item \(got \[1, 2\]\)"),
+        ({"history": [1], "times": 5}, "'times' needs to be a list"),
+        ({"user_id": [None]}, r"'user_id' needs an id, .* \(got None\)"),
+        ({"user_id": float("nan")}, "there is no user nan among the 60 users"),
+        ({"user_id": 10**30}, "there is no user 10+ among"),
         ({"user_id": 61}, "did you mean 59 or 60"),
         ({"user_id": "7"}, "ids are integers, did you mean 7"),
     ],
@@ -268,6 +294,21 @@ def test_a_profile_is_read_by_models_that_read_profiles(fitted: Fitted) -> None:
 def test_what_cannot_be_asked_is_said(asked: dict[str, Any], said: str, fitted: Fitted) -> None:
     with pytest.raises(ValueError, match=said):
         fitted("sasrec").recommend(**asked)
+
+
+def test_ids_and_histories_of_every_kind(fitted: Fitted) -> None:
+    rec = fitted("sasrec")
+    for user in (np.int64(7), torch.tensor(7), 7.0):
+        assert rec.recommend(user).equals(rec.recommend(7))
+    wanted = rec.recommend(history=[3, 9])
+    for history in (np.array([3, 9]), pd.Series([3, 9]), torch.tensor([3, 9]), (3, 9)):
+        assert rec.recommend(history=history).equals(wanted)
+    assert len(rec.recommend(history=np.array([], dtype=int))) == 10
+    for item in (None, [1, 2]):
+        with pytest.raises(ValueError, match="'item_id' needs an id, an integer or a string"):
+            rec.similar_items(item)
+        with pytest.raises(ValueError, match="'item_id' needs an id"):
+            rec.explain(7, item)
 
 
 def test_near_names_are_offered_for_strings_and_titles(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tgrec.metrics import target_ranks
 from tgrec.recommend.occlusion import Read, events_read, scores_without
+from tgrec.recommend.ranking import check_count
 from tgrec.recommend.served import Question, Served
 from tgrec.sampler import past_items
 
@@ -131,6 +132,8 @@ def explain(
     served: Served, question: Question, item: int, user_id: Any, top_events: int, top_paths: int
 ) -> Explanation:
     """Explains the score of one item for one asker; see :class:`Explanation`."""
+    check_count("top_events", top_events, 0)
+    check_count("top_paths", top_paths, 0)
     read = events_read(served, question)
     full, effect = effects(served, question, item, read)
     named = [i for i in effect.argsort(descending=True).tolist() if effect[i] > 0][:top_events]

@@ -26,7 +26,7 @@ from tgrec.datasets.movielens import (
 )
 
 REMEDY = {
-    "user": "for somebody new pass history=[...]",
+    "user": "for somebody new ask with a history",
     "item": "fit again with events of it",
 }
 # What user attributes are coded as: code -> word.
@@ -79,18 +79,25 @@ class Names:
         """Node numbers ``[n]`` (int64) of raw ids.
 
         Raises:
-            ValueError: If one is unknown; says which, what is near, and what to do.
+            ValueError: If one is no id, or unknown; says which, what is near, and what to do.
         """
-        if len(wanted) == 0:
+        ids = [plain(value) for value in wanted]
+        if not ids:
             return torch.zeros(0, dtype=torch.int64)
-        found = self.index.get_indexer(pd.Index(list(wanted)))
+        for value in ids:
+            if not isinstance(value, str | int | float):
+                raise ValueError(
+                    f"'{argument}' needs an id, an integer or a string as in the data, for each "
+                    f"{self.node_type} (got {value!r})"
+                )
+        found = self.index.get_indexer(pd.Index(ids))
         if (found < 0).any():
-            unknown = [wanted[i] for i in np.flatnonzero(found < 0).tolist()]
+            unknown = [ids[i] for i in np.flatnonzero(found < 0).tolist()]
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
             raise ValueError(
-                f"'{argument}': there is no {self.node_type} {plain(unknown[0])!r}{more} among "
+                f"'{argument}': there is no {self.node_type} {unknown[0]!r}{more} among "
                 f"the {len(self.raw)} {self.node_type}s that the recommender knows"
-                f"{self._near(plain(unknown[0]))}; {REMEDY[self.node_type]}"
+                f"{self._near(unknown[0])}; {REMEDY[self.node_type]}"
             )
         return torch.from_numpy(found.astype(np.int64))
 
@@ -114,6 +121,8 @@ class Names:
                 return f"; ids are integers, did you mean {int(wanted)}?"
             return self._near_title(wanted)
         if numbers:
+            if not abs(wanted) < 2**63:  # nor is NaN near anything
+                return "; ids are integers"
             closest = np.argsort(np.abs(self.raw - wanted), kind="stable")[:2]
             return f"; did you mean {' or '.join(str(self.raw[i]) for i in sorted(closest))}?"
         if str(wanted) in self.index:
@@ -134,8 +143,39 @@ class Names:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a Python one."""
-    return value.item() if isinstance(value, np.generic | Tensor) else value
+    """A NumPy or torch scalar as a Python one; all else as it is."""
+    scalar = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0)
+    return value.item() if scalar else value
+
+
+def is_many(value: Any) -> bool:
+    """Whether a value is a list, array, Series or tensor of values, and not one value."""
+    return np.iterable(value) and not isinstance(value, str | bytes | Mapping)
+
+
+def listed(values: Any, argument: str) -> list[Any]:
+    """The plain values of a list, array, Series or tensor.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not is_many(values):
+        raise ValueError(f"'{argument}' needs to be a list (got {values!r})")
+    return [plain(value) for value in values]
+
+
+def listed_pairs(pairs: Any) -> tuple[list[Any], list[Any]]:
+    """Users and items of pairs ``(user_id, item_id)``: a list, an array ``[n, 2]`` or a table.
+
+    Raises:
+        ValueError: If one of them is no pair.
+    """
+    rows = pairs.itertuples(index=False) if isinstance(pairs, pd.DataFrame) else pairs
+    rows = [listed(row, "pairs") if is_many(row) else [row] for row in listed(rows, "pairs")]
+    for row in rows:
+        if len(row) != 2:
+            raise ValueError(f"'pairs' needs to hold pairs (user_id, item_id) (got {row})")
+    return [user for user, _ in rows], [item for _, item in rows]
 
 
 def genres_of(graph: TemporalRecGraph) -> tuple[tuple[str, ...], np.ndarray] | None:

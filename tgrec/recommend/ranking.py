@@ -25,9 +25,10 @@ def best(
     At a moment of the past, items that nobody had met by then are not offered: whether they are
     met later is not known.
     """
-    check_top_k(top_k)
-    items = torch.full((question.user.numel(), top_k), -1)
-    scores = torch.zeros(question.user.numel(), top_k)
+    check_count("top_k", top_k, 1)
+    size = min(top_k, served.index.num_items)
+    items = torch.full((question.user.numel(), size), -1)
+    scores = torch.zeros(question.user.numel(), size)
     unborn = torch.zeros(0, dtype=torch.int64, device=served.index.device)
     if question.log_cut < served.index.end:
         unborn = (served.first_met >= question.log_cut).nonzero().view(-1)
@@ -40,7 +41,7 @@ def best(
             part = question.targets(question.user[rows])
             pairs.append(past_items(question.loader.index, part.user, part.cut))
         exclude = (torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs]))
-        chosen = best_items(score[:, order], top_k, exclude=(exclude[0], place[exclude[1]]))
+        chosen = best_items(score[:, order], size, exclude=(exclude[0], place[exclude[1]]))
         chosen = torch.where(chosen >= 0, order[chosen], -1)
         items[rows.cpu()] = chosen.cpu()
         scores[rows.cpu()] = score.gather(1, chosen.clamp(min=0)).cpu()
@@ -57,7 +58,7 @@ def _say_if_short(
     served: Served, items: Tensor, top_k: int, unborn: int, filter_seen: bool
 ) -> None:
     """Warns with the reason where lists are shorter than asked for."""
-    short = (items[:, -1] < 0).nonzero().view(-1)
+    short = ((items >= 0).sum(1) < top_k).nonzero().view(-1)
     if short.numel() == 0:
         return
     had = int((items[short[0]] >= 0).sum())
@@ -122,7 +123,7 @@ def similar(served: Served, item: int, top_k: int) -> tuple[np.ndarray, np.ndarr
     Raises:
         ValueError: If the model knows nothing of items that could be alike.
     """
-    check_top_k(top_k)
+    check_count("top_k", top_k, 1)
     model, sampling = served.model, served.model.sampling
     if type(model).encode_item is not RecModel.encode_item:
         vectors = F.normalize(model.encode_item().float(), dim=1)
@@ -136,12 +137,13 @@ def similar(served: Served, item: int, top_k: int) -> tuple[np.ndarray, np.ndarr
             f"what is alike; use another model, for example 'markov'"
         )
     own = torch.tensor([0]), torch.tensor([item])
-    chosen = best_items(scores.cpu(), top_k, exclude=own)
+    chosen = best_items(scores.cpu(), min(top_k, scores.size(1)), exclude=own)
     _say_if_short(served, chosen, top_k, 0, filter_seen=False)
     return chosen.numpy(), scores.cpu().gather(1, chosen.clamp(min=0)).numpy()
 
 
-def check_top_k(top_k: int) -> None:
-    """Raises ValueError unless it is a positive integer."""
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
-        raise ValueError(f"'top_k' needs to be a positive integer (got {top_k!r})")
+def check_count(argument: str, value: int, least: int) -> None:
+    """Raises ValueError unless it is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        kind = "a positive integer" if least else "an integer of at least 0"
+        raise ValueError(f"'{argument}' needs to be {kind} (got {value!r})")

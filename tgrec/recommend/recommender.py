@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
 from tgrec.loader import Track
@@ -29,7 +28,7 @@ from tgrec.recommend.fitting import (
     train_or_say_why,
 )
 from tgrec.recommend.folder import load_folder, save_folder
-from tgrec.recommend.names import plain
+from tgrec.recommend.names import is_many, listed, listed_pairs, plain
 from tgrec.recommend.profile import UserProfile, user_profile
 from tgrec.recommend.ranking import best, of_pairs, similar, table
 from tgrec.recommend.served import (
@@ -200,16 +199,17 @@ class Recommender:
         """The score of one item for one user; larger is better, comparable for one user only."""
         return float(self.batch_predict([(user_id, item_id)], at=at)[0])
 
-    def batch_predict(self, pairs: Iterable[tuple[Any, Any]], *, at: Any = None) -> np.ndarray:
+    def batch_predict(
+        self, pairs: Iterable[tuple[Any, Any]] | pd.DataFrame, *, at: Any = None
+    ) -> np.ndarray:
         """The scores ``[n]`` (float32) of pairs ``(user_id, item_id)``.
 
         Raises:
-            ValueError: If an id is unknown.
+            ValueError: If an id is unknown, or something is no pair.
         """
-        given, served = list(pairs), self.served
-        user = served.users.positions([u for u, _ in given], "user_id")
-        item = served.items.positions([i for _, i in given], "item_id")
-        return of_pairs(served, user, item, at)
+        (users, items), served = listed_pairs(pairs), self.served
+        user = served.users.positions(users, "user_id")
+        return of_pairs(served, user, served.items.positions(items, "item_id"), at)
 
     def recommend(
         self,
@@ -245,12 +245,12 @@ class Recommender:
             ValueError: If an id is unknown, with what may be meant.
         """
         served = self.served
-        if _is_many(user_id):
+        if is_many(user_id):
             if history is not None or profile is not None or times is not None:
                 raise ValueError(
                     "'history', 'times' and 'profile' belong to one user, not to a list"
                 )
-            wanted = [plain(u) for u in user_id]
+            wanted = listed(user_id, "user_id")
             question = ask(served, served.users.positions(wanted, "user_id"), at)
             items, scores = best(served, question, top_k, filter_seen)
             return table(served, items, scores, np.asarray(wanted, dtype=served.users.raw.dtype))
@@ -324,7 +324,9 @@ class Recommender:
             (node,) = served.users.positions([user_id], "user_id").tolist()
         if node is not None and history is None:
             return ask(served, torch.tensor([node]), at)
-        return ask_with_history(served, history or (), times, at, node, profile)
+        return ask_with_history(
+            served, () if history is None else history, times, at, node, profile
+        )
 
     # ---- on disk ------------------------------------------------------------------------------
 
@@ -385,8 +387,3 @@ def _teacher(
     rec = given if isinstance(given, Recommender) else Recommender.load(given)
     check_teacher(rec.served, rec.split, graph, split, track)
     return Teacher(rec.model, **chosen)
-
-
-def _is_many(user_id: Any) -> bool:
-    one = user_id is None or isinstance(user_id, str | int | np.generic)
-    return not one and not (isinstance(user_id, Tensor) and user_id.dim() == 0)

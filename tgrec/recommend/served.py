@@ -17,7 +17,7 @@ from torch import Tensor
 from tgrec.data import RecBatch, Targets, TemporalRecGraph
 from tgrec.loader import SeedLoader, Track
 from tgrec.models import RecModel
-from tgrec.recommend.names import Names, coded_profile, genres_of
+from tgrec.recommend.names import Names, coded_profile, genres_of, listed, plain
 from tgrec.sampler import EventIndex
 
 # Scores held at once: 256 users of a catalogue of 32,768 items are 32 MB.
@@ -165,7 +165,7 @@ def ask_with_history(
         profile: Features of somebody unknown, in words or as the data code them.
     """
     coded = None if profile is None else coded_profile(served.graph, profile)
-    item = served.items.positions(list(history), "history")
+    item = served.items.positions(listed(history, "history"), "history")
     log_cut, now = served.cut_at(at)
     timed = served.index.has_time
     if times is None:
@@ -174,6 +174,7 @@ def ask_with_history(
     else:
         if not timed:
             raise ValueError("'times' is of no use: the data have only an order; leave it out")
+        times = listed(times, "times")
         if len(times) != item.numel():
             raise ValueError(
                 f"'times' needs one time per item of 'history' (got {len(times)} and "
@@ -269,16 +270,14 @@ def reads_profile(model: RecModel) -> bool:
 
 
 def unix_seconds(value: Any, argument: str) -> int:
-    """A moment as Unix seconds: a number of them, a date such as ``2003-02-01``, or a datetime.
+    """A moment as whole Unix seconds: a number, a date such as ``2003-02-01``, or a datetime.
 
-    Dates without a zone are UTC.
+    Dates without a zone are UTC; fractions are dropped.
     """
-    if isinstance(value, bool):
-        raise ValueError(f"'{argument}' needs to be Unix seconds or a date (got {value!r})")
-    if isinstance(value, int | np.integer | Tensor):
-        return int(value)
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return int(value)
+    value = plain(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and abs(value) < 2**62:  # NaN is not
+        return int(value // 1)
     if isinstance(value, str | date | np.datetime64):  # datetime and pandas.Timestamp are dates
         try:
             stamp = pd.Timestamp(value)
