@@ -38,6 +38,7 @@ from tgrec.training import (
     RankedRun,
     RunRecord,
     Task,
+    check_device,
     latest_folder,
     read_records,
     read_run,
@@ -140,7 +141,7 @@ def main() -> None:
 def run_all(options: Options) -> list[RankedRun]:
     """One run per variant that is not finished yet; the full model is the first."""
     variants = chosen(options)
-    ml1m.check_device(options.device)
+    check_device(options.device)
     common = vars(options).keys() - {"model", "only", "resume"}
     flags = ml1m.Options(model=(options.model,), **{k: getattr(options, k) for k in common})
     task = ml1m.load_task(flags)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
-from ml1m import check_device
 from terminal import end_with_summary, say
 
 from tgrec.data import Split
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum, load_board
 from tgrec.loader import Track
 from tgrec.models import MODELS, Ensemble, load_model
-from tgrec.training import RankedRun, RunRecord, evaluate, read_run, record_run
+from tgrec.training import RankedRun, RunRecord, check_device, evaluate, read_run, record_run
 from tgrec.training.record import command_line, environment
 
 

@@ -35,6 +35,7 @@ from tgrec.training import (
     Task,
     TrainSettings,
     audited_splits,
+    check_device,
     evaluate,
     fit,
     latest_folder,
@@ -267,17 +268,6 @@ def run_one(options: Options, task: Task, one: Planned) -> tuple[RankedRun | Non
     if options.record is not None and not ranked.interrupted:
         record_run(options.record, ranked)
     return ranked, ranked.interrupted
-
-
-def check_device(name: str) -> None:
-    """Raises unless tensors can be made there."""
-    try:
-        torch.empty(1, device=name).add(1)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(
-            f"--device {name}: cannot be used here ({reason}); use --device cpu"
-        ) from error
 
 
 def load_task(options: Options) -> Task:

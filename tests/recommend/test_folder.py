@@ -111,6 +111,11 @@ def test_a_file_of_another_folder_is_refused(
         Recommender.load(saved)
 
 
+def test_a_device_that_is_not_there_is_named(saved: Path) -> None:
+    with pytest.raises(ValueError, match="'device' 'gpu' cannot be used here .*use device='cpu'"):
+        Recommender.load(saved, device="gpu")
+
+
 def test_what_is_missing_is_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"recommender\.json is missing"):
         Recommender.load(tmp_path)

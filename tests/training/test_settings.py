@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgrec.training import TrainSettings, autocast
+from tgrec.training import TrainSettings, autocast, check_device
 
 
 def rates(total: int, **kwargs: Any) -> list[float]:
@@ -51,8 +51,8 @@ def test_the_rate_stays_in_its_bounds(total: int, warmup: int, decay: Any) -> No
         *[(n, v) for n in ("epochs", "patience", "eval_every", "batch_size", "accumulate",
                            "events_at_once")
           for v in (0, -3, 1.5, True, "8")],
-        *[("lr", v) for v in (0, -1e-3, math.nan, math.inf)],
-        *[(n, v) for n in ("weight_decay", "clip", "warmup_steps") for v in (-1, math.nan)],
+        *[("lr", v) for v in (0, -1e-3, math.nan, math.inf, "fast")],
+        *[(n, v) for n in ("weight_decay", "clip", "warmup_steps") for v in (-1, math.nan, None)],
         *[("seed", v) for v in (-1, 2**32, 1.0, True)],
         ("lr_decay", "linear"),
         ("windows", "first"),
@@ -79,6 +79,13 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         with autocast(TrainSettings(precision=precision)):  # type: ignore[arg-type]
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_a_device_that_is_not_there_is_named_with_the_remedy() -> None:
+    assert check_device("cpu") == torch.device("cpu")
+    for device in ("cuda:99", "gpu", 1.5):
+        with pytest.raises(ValueError, match=f"'device' '{device}' cannot be used here .*'cpu'"):
+            check_device(device)  # type: ignore[arg-type]
 
 
 def test_the_defaults_are_the_ones_of_the_seed() -> None:

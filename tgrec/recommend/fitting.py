@@ -116,6 +116,7 @@ def settings_for(
             size = name in ("max_len", "d_model", "hidden_channels", "dropout")
             where = "; give it to Recommender(...)" if size else _meant(name, known)
             raise ValueError(f"fit: {name!r} is no training option: {known}{where}")
+    TrainSettings(**given)  # raises for values that nothing can be made of
     users = torch.cat([graph[t].edge_index[0] for t in graph.interaction_types])
     lengths = torch.bincount(users, minlength=graph.num_users)
     seeds, windows = int((lengths > 1).sum()), "last"

@@ -38,7 +38,7 @@ from tgrec.recommend.served import (
     ask_with_history,
     reads_profile,
 )
-from tgrec.training import Evaluation, FitResult, Teacher, evaluate
+from tgrec.training import Evaluation, FitResult, Teacher, check_device, evaluate
 from tgrec.training.trackers import Tracker
 
 
@@ -361,8 +361,10 @@ class Recommender:
 
         Raises:
             FileNotFoundError: If there is no recommender.
-            ValueError: If it is damaged, or of another version, class or catalogue.
+            ValueError: If it is damaged, of another version, class or catalogue, or the device is
+                not there.
         """
+        check_device(device)
         classes = MODELS if model is None else {**MODELS, model.__name__: model}
         loaded, graph, about = load_folder(folder, classes)
         rec = cls(about["name"] if about["name"] in MODELS else type(loaded), **about["settings"])

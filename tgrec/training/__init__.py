@@ -18,7 +18,7 @@ from tgrec.training.ratings import bias_model, rating_rmse
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
 from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
-from tgrec.training.settings import TrainSettings, autocast
+from tgrec.training.settings import TrainSettings, autocast, check_device
 from tgrec.training.stop import NotFiniteError
 from tgrec.training.tie_audit import audited_splits, permute_ties
 from tgrec.training.user_vectors import (
@@ -45,6 +45,7 @@ __all__ = [
     "audited_splits",
     "bias_model",
     "autocast",
+    "check_device",
     "evaluate",
     "fit",
     "keep_freed_memory",

@@ -28,7 +28,7 @@ from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
 from tgrec.training.parts import examples_of, parts_of
 from tgrec.training.progress import Clock, ProgressLine
-from tgrec.training.settings import TrainSettings, autocast
+from tgrec.training.settings import TrainSettings, autocast, check_device
 from tgrec.training.stop import NotFiniteError, stop_signals
 from tgrec.training.trackers import Tracker
 
@@ -96,10 +96,11 @@ def fit(
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
-        ValueError: If there is nothing to train on, or checkpoint or teacher do not fit.
+        ValueError: If there is nothing to train on, no such device, or checkpoint or teacher do
+            not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
-    device = torch.device(settings.device)
+    device = check_device(settings.device)
     teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))

@@ -72,12 +72,12 @@ class TrainSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"'{name}' needs to be a positive integer (got {value!r})")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"'lr' needs to be a positive number (got {self.lr})")
-        for name in ("weight_decay", "clip", "warmup_steps"):
+        for name in ("lr", "weight_decay", "clip", "warmup_steps"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
+            number = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+            if not number or (name == "lr" and value == 0):
+                kind = "a positive number" if name == "lr" else "a number of at least 0"
+                raise ValueError(f"'{name}' needs to be {kind} (got {value!r})")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed >> 32:
             raise ValueError(f"'seed' needs to be an integer in 0..2**32 - 1 (got {self.seed!r})")
         choices = {"lr_decay": ("none", "cosine"), "windows": WINDOWS, "track": TRACKS,
@@ -101,6 +101,18 @@ class TrainSettings:
             return self.lr * rise
         done = max(0, step - self.warmup_steps) / max(1, total - self.warmup_steps)
         return self.lr * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """The device; raises ValueError unless tensors can be made there."""
+    try:
+        return torch.empty(1, device=device).add(1).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"'device' {str(device)!r} cannot be used here ({reason}); use device='cpu'; "
+            f"`tgrec doctor` says what there is"
+        ) from error
 
 
 def autocast(settings: TrainSettings) -> AbstractContextManager[Any]:

@@ -20,6 +20,7 @@ from tgrec.metrics import PrecisionRecall, bootstrap_interval, precision_recall_
 from tgrec.models.weekly_encoder import interactions
 from tgrec.models.weekly_interest import UserInteractionPredictor
 from tgrec.training.record import RunRecord, command_line, environment
+from tgrec.training.settings import check_device
 from tgrec.training.weekly import (
     USERS_AT_A_TIME,
     Say,
@@ -168,7 +169,7 @@ def compare(
         oracle: ``[U, N]`` the true rates of the week, where data are simulated.
         say: Where progress goes.
     """
-    _check_device(settings.device)
+    check_device(settings.device)
     past, k = question.past, question.k  # no event of the target week is in it
     out = [
         Prediction(POPULARITY, popularity(past, k)),
@@ -348,11 +349,3 @@ def _interval(values: Tensor) -> str:
 
 def _ids(raw: Tensor | list[str]) -> list[Any]:
     return raw.tolist() if isinstance(raw, Tensor) else raw
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(1, device=name).add(1)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(f"'device' {name!r} cannot be used here ({reason}); use 'cpu'") from error
