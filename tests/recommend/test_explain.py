@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from tgrec.data import TemporalRecGraph
+from tgrec.models import TCNBERT4Rec
 from tgrec.recommend import Recommender
 from tgrec.recommend.explain import STEPS, effects
 from tgrec.recommend.occlusion import events_read, scores_without
 from tgrec.recommend.served import Served, ask
+from tgrec.testing import cycle_graph
 
 Fitted = Callable[[str], Recommender]
 
@@ -146,7 +149,24 @@ def test_what_an_explanation_says(fitted: Fitted, graph: TemporalRecGraph) -> No
     assert why.events[0].title is not None
     for said in (table["title"][1], "rank 2", why.events[0].title, "gate:", *why.shared_genres):
         assert said in text
-    assert fitted("sasrec").explain(7, item).alpha is None
+    assert f"gate: {why.alpha:.0%} sequence, {1 - why.alpha:.0%} temporal graph" in text
+    other = fitted("sasrec").explain(7, item)
+    assert (other.alpha, other.parts) == (None, ())
+
+
+def test_the_gate_is_named_by_what_it_weighs() -> None:
+    small: dict[str, Any] = {"d_model": 8, "n_heads": 1, "n_blocks": 1, "d_ff": 8}
+    graph = cycle_graph()
+    tcn = Recommender("tcn_bert4rec", **small).fit(graph, epochs=1, show=False)
+    assert isinstance(tcn.model, TCNBERT4Rec)
+    with torch.no_grad():
+        tcn.model.gate.fill_(math.log(1 / 3))
+    why = tcn.explain(history=[1, 2, 3], item_id=4)
+    assert "gate: 25% masked sequence, 75% convolutions" in str(why)
+    rec = Recommender("bert_hybrid_discrete", **small).fit(graph, epochs=1, show=False)
+    for events, share in ((3, 30), (12, 50)):
+        said = str(rec.explain(history=list(range(events)), item_id=20))
+        assert f"gate: {share}% items themselves, {100 - share}% item graph" in said
 
 
 def test_models_that_read_no_events_name_none(fitted: Fitted) -> None:

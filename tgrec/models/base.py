@@ -110,6 +110,17 @@ class RecModel(nn.Module):
         """Values worth following over training, by name; they go into ``history.jsonl``."""
         return {}
 
+    def mixture(self, events: int) -> tuple[float, str, str] | None:
+        """What the answer is mixed of, for models that weigh two parts by a gate.
+
+        Args:
+            events: How many events of the history are read.
+
+        Returns:
+            The share of the first part in [0, 1], its name and that of the second; None for others.
+        """
+        return None
+
     def num_parameters(self) -> int:
         """Number of learned values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

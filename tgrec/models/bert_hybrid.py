@@ -104,6 +104,12 @@ class BERTHybrid(BERT4Rec):
         return alpha * F.embedding(item, self.item) + (1 - alpha) * F.embedding(item, graph)
 
     @torch.no_grad()
+    def mixture(self, events: int) -> tuple[float, str, str]:
+        """The share of the items' own vectors after so many events."""
+        share = self.share(torch.tensor([events], device=self.item.device))
+        return float(share), "items themselves", "item graph"
+
+    @torch.no_grad()
     def monitor(self) -> dict[str, float]:
         """The share of an item's own vector after 5, 30 and 150 events."""
         lengths = torch.tensor([5, 30, 150], device=self.item.device)

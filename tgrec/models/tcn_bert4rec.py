@@ -91,6 +91,10 @@ class TCNBERT4Rec(BERT4Rec):
         """The share of the BERT branch, a scalar."""
         return torch.sigmoid(self.gate)
 
+    def mixture(self, events: int) -> tuple[float, str, str]:
+        """The share of the BERT branch."""
+        return float(self.alpha.detach()), "masked sequence", "convolutions"
+
     def monitor(self) -> dict[str, float]:
         """The gate."""
         return {"alpha": float(self.alpha.detach())}

@@ -190,6 +190,10 @@ class TGTBERT4Rec(RecModel):
         """The share of the BERT branch, a scalar."""
         return torch.sigmoid(self.gate) if isinstance(self.gate, nn.Parameter) else self.gate
 
+    def mixture(self, events: int) -> tuple[float, str, str]:
+        """The share of the BERT branch."""
+        return float(self.alpha.detach()), "sequence", "temporal graph"
+
     def monitor(self) -> dict[str, float]:
         """The gate, the weight of the graph and the temperature, as far as they are there."""
         out = {"alpha": float(self.alpha.detach())}

@@ -68,8 +68,9 @@ class Explanation:
         events: Those without which the score falls, the strongest first.
         paths: The best supported ways from items of the asker to this one.
         shared_genres: Genres that the item has in common with one of ``events`` at least.
-        alpha: Share of the BERT branch in models with a gate, else None; the rest is the share of
-            the temporal graph.
+        alpha: In models with a gate the share of the first of ``parts``, else None; the rest is the
+            share of the second.
+        parts: What the gate weighs, none without one.
     """
 
     user_id: Any
@@ -82,6 +83,7 @@ class Explanation:
     paths: tuple[Path, ...]
     shared_genres: tuple[str, ...]
     alpha: float | None
+    parts: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, under the names of the fields."""
@@ -114,7 +116,8 @@ class Explanation:
         if self.shared_genres:
             lines.append(f"shared genres: {', '.join(self.shared_genres)}")
         if self.alpha is not None:
-            lines.append(f"gate: {self.alpha:.0%} sequence, {1 - self.alpha:.0%} temporal graph")
+            first, second = self.parts
+            lines.append(f"gate: {self.alpha:.0%} {first}, {1 - self.alpha:.0%} {second}")
         return "\n".join(lines)
 
 
@@ -141,6 +144,7 @@ def explain(
     seen = past_items(question.loader.index, target.user, target.cut)
     rank = target_ranks(full, torch.tensor([item], device=full.device), seen)
     timed = served.index.has_time
+    alpha, *parts = served.model.mixture(read.item.numel()) or (None,)
     events = tuple(
         PastEvent(
             item_id=served.items.id(int(read.item[i])),
@@ -160,7 +164,8 @@ def explain(
         events=events,
         paths=paths(served, question, item, seen[1], top_paths),
         shared_genres=_shared_genres(served, item, [int(read.item[i]) for i in named]),
-        alpha=served.model.monitor().get("alpha"),
+        alpha=alpha,
+        parts=tuple(parts),
     )
 
 
