@@ -88,6 +88,10 @@ def test_a_class_of_ones_own_is_given_not_read(tmp_path: Path) -> None:
         ({"sha256": {}}, "damaged"),
         ({"sha256": {"../secret": "0"}}, "damaged"),
         ({"sha256": None}, "damaged"),
+        ({"name": None}, "damaged .*'name' is None"),
+        ({"settings": []}, r"damaged .*'settings' is \[\]"),
+        ({"fit": None}, "damaged .*'fit' is None"),
+        ({"name": "bert4rec"}, "names the model 'bert4rec', and .* holds a SASRec"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(
@@ -95,6 +99,15 @@ def test_what_does_not_belong_together_is_refused(
 ) -> None:
     change(saved, **values)
     with pytest.raises(ValueError, match=said):
+        Recommender.load(saved)
+
+
+@pytest.mark.parametrize("key", ["name", "settings", "split", "track", "catalogue", "tgrec"])
+def test_what_lacks_something_is_damaged(key: str, saved: Path) -> None:
+    about = json.loads((saved / "recommender.json").read_text())
+    del about[key]
+    (saved / "recommender.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"is damaged \(KeyError\('{key}'\)\)"):
         Recommender.load(saved)
 
 

@@ -90,6 +90,12 @@ def load_folder(
             f"other items"
         )
     model = load_model(folder / MODEL, models, graph.num_items, catalogue)
+    named = {**{cls.__name__: cls for cls in models.values()}, **models}.get(about["name"])
+    if named is not type(model):
+        raise ValueError(
+            f"{folder / ABOUT} names the model {about['name']!r}, and {folder / MODEL} holds a "
+            f"{type(model).__name__}; copy the whole folder anew, or save the recommender again"
+        )
     return model, graph, about
 
 
@@ -105,7 +111,8 @@ def read_about(folder: str | os.PathLike[str]) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, made_by = int(about["format"]), str(about["tgrec"])
         files = dict(about["sha256"])
-        about["catalogue"], about["track"], about["split"]
+        if version == FORMAT:
+            _check_kinds({"fit": {}, **about})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); save the recommender again") from error
     if version != FORMAT:
@@ -117,6 +124,15 @@ def read_about(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if set(files) != {GRAPH, f"{MODEL}/{WEIGHTS}"}:  # no other path is ever opened
         raise ValueError(f"{path} is damaged (files {sorted(files)}); save the recommender again")
     return about
+
+
+def _check_kinds(about: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError unless everything is there and of its kind."""
+    texts, objects = ("catalogue", "name", "split", "track"), ("fit", "settings")
+    for key in (*texts, *objects):
+        kind = str if key in texts else dict
+        if not isinstance(about[key], kind):
+            raise TypeError(f"{key!r} is {about[key]!r}")
 
 
 def read_catalogue(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
