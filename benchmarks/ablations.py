@@ -38,6 +38,7 @@ from tgrec.training import (
     RankedRun,
     RunRecord,
     Task,
+    TrainingInterrupted,
     check_device,
     latest_folder,
     read_records,
@@ -161,11 +162,12 @@ def run_all(options: Options) -> list[RankedRun]:
             continue
         say(f"{name_of(one)}:")
         resume = replace(flags, resume=one.folder is not None)
-        ranked, interrupted = ml1m.run_one(resume, task, one)
-        runs += [ranked] if ranked is not None else []
-        if interrupted:
-            say(f"{name_of(one)}: interrupted; --resume finishes it and what is left")
+        try:
+            ranked = ml1m.run_one(resume, task, one)
+        except TrainingInterrupted as stopped:
+            say(f"{name_of(one)}: {stopped}; --resume finishes it and what is left")
             break
+        runs += [ranked] if ranked is not None else []
     return runs
 
 
@@ -233,7 +235,7 @@ def begun(out: Path, label: str) -> Path | None:
 
 
 def is_finished(folder: Path | None) -> bool:
-    """Whether a run came to its end; one that was interrupted left figures as well."""
+    """Whether a run came to its end; older interrupted ones left figures as well."""
     if folder is None or not (folder / "metrics.json").is_file():
         return False
     fitted = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["fit"]

@@ -83,8 +83,6 @@ def check_members(members: Mapping[Path, RankedRun], given: int) -> None:
             f"needed, whose boards have one domain"
         )
     for folder, member in members.items():
-        if member.interrupted:
-            raise ValueError(f"{folder} was interrupted; finish it with --resume")
         if member.record.model not in MODELS:
             raise ValueError(
                 f"{folder} is a run of {member.record.model!r}; only models of {list(MODELS)} can "

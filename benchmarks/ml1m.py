@@ -33,6 +33,7 @@ from tgrec.nn.transformer import Positions
 from tgrec.training import (
     RankedRun,
     Task,
+    TrainingInterrupted,
     TrainSettings,
     audited_splits,
     check_device,
@@ -212,15 +213,16 @@ def run_all(options: Options) -> list[RankedRun]:
     planned = [plan(options, task, name, cls) for name, cls in classes]
     runs = []
     for number, one in enumerate(planned, start=1):
-        ranked, interrupted = run_one(options, task, one)
-        runs += [ranked] if ranked is not None else []
-        if interrupted:
+        try:
+            ranked = run_one(options, task, one)
+        except TrainingInterrupted as stopped:
             left = [other.name for other in planned[number:]]
             say(
-                f"{one.name}: interrupted; --resume finishes it"
+                f"{one.name}: {stopped}; --resume finishes it"
                 + (f"; not run: {left}" if left else "")
             )
             break
+        runs += [ranked] if ranked is not None else []
     return runs
 
 
@@ -246,16 +248,17 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
     return Planned(name, label, model, settings, folder)
 
 
-def run_one(options: Options, task: Task, one: Planned) -> tuple[RankedRun | None, bool]:
-    """Trains and measures one model; the second value says whether it was interrupted."""
+def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
+    """Trains and measures one model; None in the further processes of torchrun."""
     model, settings = one.model, one.settings
     if RANK > 0:  # one of torchrun's further processes trains with the others and leaves no trace
         if options.eval_only:
-            return None, False
+            return None
         result = fit(
             model, task.split, settings, folder=one.folder, resume=options.resume, show=False
         )
-        return None, result.stopped == "interrupted"
+        result.check_finished(settings.metric)
+        return None
     folder = one.folder or new_folder(options.out, one.label)
     parameters, events = model.num_parameters(), task.split.train.num_events
     say(f"{one.name}: {parameters:,} parameters, {events:,} training events, run folder {folder}")
@@ -265,9 +268,9 @@ def run_one(options: Options, task: Task, one: Planned) -> tuple[RankedRun | Non
     ranked = dataclasses.replace(ranked, record=labelled)
     if options.tie_audit:
         audit_ties(one.name, model, task, settings, folder)
-    if options.record is not None and not ranked.interrupted:
+    if options.record is not None:
         record_run(options.record, ranked)
-    return ranked, ranked.interrupted
+    return ranked
 
 
 def load_task(options: Options) -> Task:

@@ -21,8 +21,8 @@ def end_with_summary(
     """Works, shows the runs, and exits with 1 or 2 and one line where something is wrong."""
     try:
         runs = work()
-    except KeyboardInterrupt:
-        complain("interrupted; --resume continues from what was saved")
+    except KeyboardInterrupt as stopped:
+        complain(f"{str(stopped) or 'interrupted'}; --resume continues from what was saved")
         sys.exit(130)
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         complain(f"error: {error}")

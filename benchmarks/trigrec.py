@@ -50,6 +50,7 @@ from tgrec.training import (
 Command = Literal["train", "export", "recommend", "all", "baselines"]
 Part = Literal["adversary", "alignment", "separation", "graph"]
 PARTS = {"graph": "use_graph", **{n: n for n in ("adversary", "alignment", "separation")}}
+STAGE1 = "stage1.json"  # summary of a stage 1 that came to its end
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Models that ml1m.py knows as well, on the target domain alone and on all of them pooled.
 BASELINES = ("popularity", "markov", "bert4rec", "sasrec")
@@ -202,11 +203,15 @@ def train_users(plan: Plan) -> Path:
 
     result = fit(model, plan.task.split, plan.settings, folder=folder, resume=options.resume,
                  after_epoch=keep)  # fmt: skip
-    save(model, folder / "model", plan)
+    if result.best_epoch:
+        save(model, folder / "model", plan)
+    if result.stopped == "interrupted":
+        (folder / STAGE1).unlink(missing_ok=True)  # of before a finished run went on
+        result.check_finished(plan.settings.metric)
     about = {"best_epoch": result.best_epoch, "epochs": result.epochs, "stopped": result.stopped,
              "seconds": result.seconds, "seconds_per_epoch": result.seconds_per_epoch,
              "validation": result.best, "parameters": model.num_parameters()}  # fmt: skip
-    write_text(folder / "stage1.json", json.dumps(about, indent=2) + "\n")
+    write_text(folder / STAGE1, json.dumps(about, indent=2) + "\n")
     say(f"stage 1: {result.seconds_per_epoch:.1f} s per epoch, best epoch {result.best_epoch}")
     if "discriminator" in result.history[-1]:
         draw_monitored({"stage 1": result.history}, "discriminator", folder / "discriminator.png")
@@ -231,6 +236,11 @@ def load_users(plan: Plan) -> tuple[TriGRec, int, Path]:
     """The trained first stage, the epoch of its weights, and its run folder."""
     folder = latest_folder(plan.options.out, plan.label("users").replace("-vectors", ""))
     epoch = plan.files.get("EPOCH_TO_LOAD")
+    if epoch is None and not is_trained(folder):
+        raise ValueError(
+            f"stage 1 in {folder} has not come to its end; finish it with --resume, or choose one "
+            f"of its epochs with EPOCH_TO_LOAD"
+        )
     place = folder / "model" if epoch is None else folder / "epochs" / f"{epoch:04d}"
     if not place.is_dir():
         kept = sorted(int(p.name) for p in (folder / "epochs").glob("*"))
@@ -239,8 +249,16 @@ def load_users(plan: Plan) -> tuple[TriGRec, int, Path]:
     model = load_model(place, MODELS, task.split.graph.num_items, task.checksum)
     assert isinstance(model, TriGRec)
     if epoch is None:
-        epoch = json.loads((folder / "stage1.json").read_text(encoding="utf-8"))["best_epoch"]
+        epoch = json.loads((folder / STAGE1).read_text(encoding="utf-8"))["best_epoch"]
     return model, epoch, folder
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether stage 1 came to its end; older interrupted ones left a summary as well."""
+    path = folder / STAGE1
+    if not path.is_file():
+        return False
+    return bool(json.loads(path.read_text(encoding="utf-8"))["stopped"] != "interrupted")
 
 
 def export(plan: Plan) -> Path:
@@ -369,8 +387,8 @@ def run_baseline(plan: Plan, name: str) -> list[RankedRun]:
 
 
 def finish(plan: Plan, ranked: RankedRun) -> None:
-    """Appends the record, if that was asked for and the run was not interrupted."""
-    if plan.options.record is not None and not ranked.interrupted:
+    """Appends the record, if that was asked for."""
+    if plan.options.record is not None:
         record_run(plan.options.record, ranked)
 
 

@@ -168,7 +168,7 @@ def test_an_interrupted_variant_is_continued(
     file = tmp_path / "a.jsonl"
     code, printed = ablate("--only", "no time", "learned alpha", "--record", str(file))
     assert code == 0, printed
-    assert "no time: interrupted; --resume finishes it" in printed
+    assert "no time: interrupted in epoch 1, nothing measured yet; --resume" in printed
     assert len(read_records(file)) == 1
     code, printed = ablate("--only", "no time", "--resume", "--record", str(file))
     assert code == 0, printed

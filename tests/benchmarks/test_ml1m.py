@@ -176,10 +176,10 @@ def test_a_stopped_run_is_reported_and_resumed_to_the_same_figures(
     part = call(line, small=True)
     assert part.code == 0
     assert part.folders == ["sasrec-simulated-loo-T1-seed3"]
-    assert "sasrec: interrupted; --resume finishes it; not run: ['markov']" in part.out
-    assert "sasrec seed 3" in part.out
+    assert "sasrec: interrupted in epoch 2, validation NDCG@10 " in part.out
+    assert "so far (epoch 1); --resume finishes it; not run: ['markov']" in part.out
     folder = part.runs / part.folders[0]
-    assert read(folder / "metrics.json")["fit"]["stopped"] == "interrupted"
+    assert not (folder / "metrics.json").exists()  # the test is asked once, at the end
     assert not records.exists()  # what is unfinished is no result
     rest = call(f"--model sasrec --seed 3 --resume --record {records}", small=True)
     assert rest.code == 0
@@ -254,10 +254,8 @@ def test_sigterm_from_outside_ends_with_the_best_weights_and_exit_code_0(tmp_pat
     assert "https://" in lines[0]
     assert "TGREC_DATA" in lines[0]
     assert "Traceback" not in (tmp_path / "err").read_text()
-    metrics = read(folder / "metrics.json")
-    assert metrics["fit"]["stopped"] == "interrupted"
-    assert metrics["best_epoch"] >= 1
-    assert "SIMULATED" in metrics["data"]
+    assert "interrupted in epoch" in lines[-1]
+    assert not (folder / "metrics.json").exists()
     assert (folder / "model" / "model.safetensors").is_file()
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tgrec.datasets import BOARDS, simulate_domains
+from tgrec.models import TriGRec
 from tgrec.training import read_kept_ranks, read_records
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -150,6 +153,37 @@ def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     code, printed = call(f"export --target kitchen {TINY},EPOCH_TO_LOAD=7")
     assert code == 2
     assert "has the epochs [1] (got 7)" in printed
+
+
+def test_an_interrupted_stage_1_ends_all_of_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = f"all {TINY},num_epochs=2 --save_every 1".replace("num_epochs=1,", "")
+    with monkeypatch.context() as patch:
+        stop_at(patch, "users", 5)
+        code, printed = call(words)
+    assert code == 130
+    assert "interrupted in epoch 2, validation NDCG@10" in printed
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name == "users-simulated-food-seed0"
+    assert not (folder / "stage1.json").exists()
+    code, printed = call(f"recommend {TINY}")
+    assert code == 2
+    assert "has not come to its end; finish it with --resume" in printed
+
+
+def stop_at(patch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    """A signal reaches this process in a training step of a stage."""
+    steps, terms = 0, TriGRec.loss_terms
+
+    def counted(self: TriGRec, batch: Any) -> Any:
+        nonlocal steps
+        steps += self.stage == stage
+        if steps == step and self.stage == stage:
+            signal.raise_signal(signal.SIGTERM)
+        return terms(self, batch)
+
+    patch.setattr(TriGRec, "loss_terms", counted)
 
 
 def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tgrec.training import (
     NotFiniteError,
     RankedRun,
     Task,
+    TrainingInterrupted,
     TrainSettings,
     evaluate,
     latest_folder,
@@ -169,24 +170,40 @@ def test_counting_models_leave_a_folder_too(
 # ---- runs that do not end as planned ----------------------------------------------------------
 
 
-def test_an_interrupted_run_is_measured_and_resumed(
+def test_an_interrupted_run_asks_the_test_only_when_it_was_resumed(
     tmp_path: Path, task: Task, settings: TrainSettings, interfering: Make, stop: Make
 ) -> None:
     whole = run("m", interfering({}), task, settings, tmp_path / "whole", show=False)
-    part = run("m", interfering({5: stop()}), task, settings, tmp_path / "part", show=False)
-    assert (part.interrupted, whole.interrupted) == (True, False)
-    metrics = read(tmp_path / "part" / METRICS)
-    assert (metrics["fit"]["stopped"], metrics["epochs"]) == ("interrupted", 1)
-    assert {p.name for p in (tmp_path / "part").iterdir()} == FILES
+    said = r"interrupted in epoch 2, validation NDCG@10 \d\.\d{4} so far \(epoch 1\)"
+    with pytest.raises(TrainingInterrupted, match=said):
+        run("m", interfering({5: stop()}), task, settings, tmp_path / "part", show=False)
+    assert {p.name for p in (tmp_path / "part").iterdir()} == FILES - {METRICS, RANKS}
     rest = run("m", interfering({}), task, settings, tmp_path / "part", resume=True, show=False)
     assert rest.record.metrics == whole.record.metrics
     assert rest.record.epochs == 3
-    assert not rest.interrupted
     times = ("seconds_per_epoch", "seconds_to_best", "peak_memory_mb", "fit")
     both = [read(tmp_path / name / METRICS) for name in ("whole", "part")]
     assert {k: v for k, v in both[0].items() if k not in times} == {
         k: v for k, v in both[1].items() if k not in times
     }
+
+
+def test_a_finished_run_that_goes_on_and_is_interrupted_keeps_no_old_figures(
+    tmp_path: Path, task: Task, settings: TrainSettings, interfering: Make, stop: Make
+) -> None:
+    run("m", interfering({}), task, settings, tmp_path, show=False)
+    longer = replace(settings, epochs=5)
+    with pytest.raises(TrainingInterrupted, match="interrupted in epoch 4"):
+        run("m", interfering({2: stop()}), task, longer, tmp_path, resume=True, show=False)
+    assert {p.name for p in tmp_path.iterdir()} == FILES - {METRICS, RANKS}
+
+
+def test_before_the_first_measurement_there_are_no_best_weights(
+    tmp_path: Path, task: Task, settings: TrainSettings, interfering: Make, stop: Make
+) -> None:
+    with pytest.raises(TrainingInterrupted, match="in epoch 1, nothing measured yet"):
+        run("m", interfering({2: stop()}), task, settings, tmp_path, show=False)
+    assert {p.name for p in tmp_path.iterdir()} == {CONFIG, HISTORY, CHECKPOINT}
 
 
 def test_a_resume_that_does_not_fit_changes_no_file(

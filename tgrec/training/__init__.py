@@ -5,7 +5,7 @@ from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
 from tgrec.training.distill import Teacher
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
 from tgrec.training.finished import read_run
-from tgrec.training.fit import FitResult, fit
+from tgrec.training.fit import fit
 from tgrec.training.kept_ranks import (
     KeptRanks,
     keep_ranks,
@@ -17,9 +17,10 @@ from tgrec.training.kept_ranks import (
 from tgrec.training.ratings import bias_model, rating_rmse
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
+from tgrec.training.result import FitResult
 from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
 from tgrec.training.settings import TrainSettings, autocast, check_device
-from tgrec.training.stop import NotFiniteError
+from tgrec.training.stop import NotFiniteError, TrainingInterrupted
 from tgrec.training.tie_audit import audited_splits, permute_ties
 from tgrec.training.user_vectors import (
     UserTable,
@@ -40,6 +41,7 @@ __all__ = [
     "Task",
     "Teacher",
     "TrainSettings",
+    "TrainingInterrupted",
     "UserTable",
     "append_record",
     "audited_splits",

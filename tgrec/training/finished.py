@@ -22,7 +22,8 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
 
     Raises:
         FileNotFoundError: The run has not come to its end.
-        ValueError: A file is damaged, or they are of different runs.
+        ValueError: A file is damaged, or they are of different runs, or the run was interrupted
+            (by a version that left figures all the same).
     """
     folder = Path(folder)
     if missing := [n for n in (CONFIG, METRICS, RANKS) if not (folder / n).is_file()]:
@@ -57,6 +58,8 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
         stopped = measured["fit"]["stopped"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from error
+    if stopped == "interrupted":
+        raise ValueError(f"{folder} was interrupted; finish it with --resume")
     ranks = read_ranks(folder / RANKS)
     with np.load(folder / RANKS, allow_pickle=False) as arrays:
         user, length = (torch.from_numpy(arrays[key]) for key in ("user", "history_length"))
@@ -65,4 +68,4 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
         if any(abs(value - found.get(metric, 0.0)) > 1e-9 for metric, value in figures.items()):
             raise ValueError(f"{folder}: {RANKS} and {METRICS} are of different runs")
     groups = length_groups(length) | read_ranks(folder / RANKS, "group")
-    return RankedRun(record, ranks, user, groups, interrupted=stopped == "interrupted")
+    return RankedRun(record, ranks, user, groups)

@@ -28,39 +28,13 @@ from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
 from tgrec.training.parts import examples_of, parts_of
 from tgrec.training.progress import Clock, ProgressLine
+from tgrec.training.result import FitResult
 from tgrec.training.settings import TrainSettings, autocast, check_device
 from tgrec.training.stop import NotFiniteError, stop_signals
 from tgrec.training.trackers import Tracker
 
 HISTORY = "history.jsonl"
 AfterEpoch = Callable[[int], None] | None
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What happened; the model itself holds the best weights.
-
-    Args:
-        best: Validation value of these weights (NaN if none was measured).
-        best_epoch: Epoch (from 1) after which it was measured.
-        epochs: Epochs finished.
-        seconds: Wall-clock time of all, evaluation included.
-        seconds_to_best: Until the best weights were there.
-        seconds_per_epoch: Mean time of the training steps of an epoch.
-        peak_memory_mb: Largest memory of this process so far, of the GPU's if trained there.
-        stopped: Why training ended: ``epochs``, ``patience``, ``interrupted`` or ``no parameters``.
-        history: One entry per epoch, as in ``history.jsonl``.
-    """
-
-    best: float = math.nan
-    best_epoch: int = 0
-    epochs: int = 0
-    seconds: float = 0.0
-    seconds_to_best: float = 0.0
-    seconds_per_epoch: float = 0.0
-    peak_memory_mb: float = 0.0
-    stopped: str = "epochs"
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fit(

@@ -38,14 +38,12 @@ class RankedRun:
             Without it the run is shown with its means only.
         user: int64 `[n]`, whose ranks these are; compared between runs if given.
         groups: name -> bool `[n]`, as :class:`tgrec.training.Evaluation` has them.
-        interrupted: whether training was stopped before its end, by Ctrl-C or SIGTERM.
     """
 
     record: RunRecord
     ranks: Mapping[str, Tensor] = field(default_factory=dict)
     user: Tensor | None = None
     groups: Mapping[str, Tensor] = field(default_factory=dict)
-    interrupted: bool = False
 
 
 def print_summary(

@@ -21,9 +21,10 @@ from tgrec.models.base import RecModel
 from tgrec.models.io import save_model
 from tgrec.sampler import EventIndex
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
-from tgrec.training.fit import FitResult, fit
+from tgrec.training.fit import fit
 from tgrec.training.record import Environment, RunRecord, command_line, environment
 from tgrec.training.report import RankedRun
+from tgrec.training.result import FitResult
 from tgrec.training.settings import TrainSettings
 from tgrec.training.stop import NotFiniteError
 
@@ -107,6 +108,8 @@ def run(
 
     Raises:
         NotFiniteError: As :func:`fit`; the best weights so far are then in ``model/``.
+        TrainingInterrupted: By Ctrl-C or SIGTERM. The test is not asked; beside the checkpoint the
+            best weights so far are in ``model/``, and ``resume`` finishes the run.
     """
     given = dict(model.config)  # training may choose some of it
     made_with = environment()  # now: the code may have moved on when a long run ends
@@ -141,6 +144,12 @@ def run(
             raise
     if resume:
         write_config()
+    if result.stopped == "interrupted":
+        if result.best_epoch:
+            keep()
+        for figures in (METRICS, RANKS):  # of before a finished run went on
+            (folder / figures).unlink(missing_ok=True)
+        result.check_finished(settings.metric)
     model.to(settings.device)
     index = EventIndex(task.split.graph, settings.device)
     evaluation = evaluate(
@@ -151,10 +160,7 @@ def run(
     keep()
     record = _record(name, model, given, task, settings, result, evaluation, made_with)
     write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
-    return RankedRun(
-        record, evaluation.ranks, evaluation.targets.user, evaluation.groups,
-        interrupted=result.stopped == "interrupted",
-    )  # fmt: skip
+    return RankedRun(record, evaluation.ranks, evaluation.targets.user, evaluation.groups)
 
 
 def write_ranks(path: Path, evaluation: Evaluation) -> None:

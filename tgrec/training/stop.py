@@ -22,6 +22,10 @@ class NotFiniteError(ArithmeticError):
         self.best_epoch = best_epoch
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a run after the step under way; its folder is ready to be resumed."""
+
+
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets; a second signal acts at once, as it did before.
