@@ -22,7 +22,7 @@ import ml1m
 import torch
 import tyro
 from find_model import near
-from golden import GOLDEN
+from golden import golden_of
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -205,7 +205,8 @@ def plan(
     options: Options, flags: ml1m.Options, task: Task, name: str, variant: Variant
 ) -> ml1m.Planned:
     """Builds one variant and finds the folder to go on with; writes nothing."""
-    golden, cls, train = GOLDEN[options.model], MODELS[options.model], task.split.train
+    golden = golden_of(options.model, options.track)
+    cls, train = MODELS[options.model], task.split.train
     changed = dict(variant.settings)
     if variant.without:
         changed["features"] = [f for f in available_features(train) if f not in variant.without]

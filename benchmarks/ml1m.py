@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from find_model import find_model, near
-from golden import GOLDEN, Golden
+from golden import Golden, golden_of
 from terminal import RANK, end_with_summary, say
 
 from tgrec.data.files import write_text
@@ -228,7 +228,7 @@ def run_all(options: Options) -> list[RankedRun]:
 
 def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planned:
     """Builds one model; raises for every option that does not fit it, and writes nothing."""
-    golden = GOLDEN.get(name, Golden())
+    golden = golden_of(name, options.track)
     settings = train_settings(options, golden, task)
     torch.manual_seed(options.seed)
     if options.weights is None:

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from find_model import near
-from golden import GOLDEN
+from golden import golden_of
 from overrides import kinds_of, parse_overrides
 from terminal import end_with_summary, say
 
@@ -145,7 +145,7 @@ def make_plan(options: Options, overrides: Mapping[str, Any]) -> Plan:
     """Loads the board and puts the settings together: golden ones, then those given."""
     task, names = load_task(options)
     small = task.board.startswith("simulated")
-    model = {**GOLDEN["trigrec"].model, **(SMALL if small else {}), "inputs": options.inputs}
+    model = {**golden_of("trigrec").model, **(SMALL if small else {}), "inputs": options.inputs}
     model |= {PARTS[part]: False if part == "graph" else 0.0 for part in options.without}
     given = {k: v for k, v in overrides.items() if k in TRAIN_KINDS}
     if "graph_weight" in overrides:  # what is asked for stays
@@ -163,7 +163,7 @@ def make_plan(options: Options, overrides: Mapping[str, Any]) -> Plan:
 
 def train_settings(name: str, task: Task, given: Mapping[str, Any]) -> TrainSettings:
     """Golden settings of a model, quick ones on simulated domains, and what was given."""
-    golden = GOLDEN[name].train if name in GOLDEN else {}
+    golden = golden_of(name).train
     quick = QUICK if task.board.startswith("simulated") else {}
     return TrainSettings(**{**golden, **quick, **given, "remove_seen": task.remove_seen})
 
@@ -368,7 +368,7 @@ def draw_weights(plan: Plan, model: TriGRec, folder: Path) -> None:
 def run_baseline(plan: Plan, name: str) -> list[RankedRun]:
     """A model on the target domain alone, then on all domains pooled."""
     target, task, out = plan.options.target, plan.task, []
-    golden = GOLDEN.get(name)
+    golden = golden_of(name)
     small = task.board.startswith("simulated")
     for where in ("alone", "pooled"):
         split = only_domain(task.split, target) if where == "alone" else task.split
@@ -376,7 +376,7 @@ def run_baseline(plan: Plan, name: str) -> list[RankedRun]:
         takes = kinds_of(cls)
         model = {k: v for k, v in {"max_len": 50, **(SMALL if small else {})}.items() if k in takes}
         torch.manual_seed(plan.settings.seed)
-        built = cls.from_graph(split.train, **{**(golden.model if golden else {}), **model})
+        built = cls.from_graph(split.train, **{**golden.model, **model})
         label = f"{name}_{where}"
         folder = new_folder(plan.options.out, f"{label}-{task.board}-seed{plan.settings.seed}")
         one = Task(task.board, task.data, task.checksum, split, task.remove_seen, task.sampled)

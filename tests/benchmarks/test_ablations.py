@@ -54,9 +54,9 @@ def ablate(
     capsys: pytest.CaptureFixture[str],
 ) -> Call:
     """``ablate("--only", "no graph")``: exit code, and all that was printed on one line."""
-    golden = importlib.import_module("golden").Golden
+    golden = importlib.import_module("golden")
     for name, settings in (("tgt_bert4rec", MODEL | GATES), ("enhanced_bert4rec", MODEL)):
-        monkeypatch.setitem(script.GOLDEN, name, golden(settings, TRAIN))
+        monkeypatch.setitem(golden.GOLDEN, name, golden.Golden(settings, TRAIN))
 
     def run(*words: str) -> tuple[int, str]:
         fixed = ["--dataset", "simulated", "--out", str(tmp_path / "runs")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,8 @@ SEED_FLAGS = (
     "--models tgt_bert4rec --epochs 200 --patience 20 --eval_every 1 --d_model 64 --n_heads 2 "
     "--n_blocks 2 --d_ff 256 --max_len 200 --dropout 0.2 --tgt_fusion_alpha 0.3 "
     "--tgt_learnable_fusion True --mask_prob 0.2 --lr 0.001 --weight_decay 0 --warmup_steps 0 "
-    "--batch_size 256 --lr_decay none --windows last --tgt_blocks 2 --tgt_gated False "
-    "--tgt_d_ff 256 --time_vectors False --positions learned --temperature 0 --graph_weight 2"
+    "--batch_size 256 --lr_decay none --windows last --tgt_blocks 2 --tgt_d_ff 256 --temperature 0 "
+    "--graph_weight 2"
 )
 
 
@@ -68,7 +69,7 @@ def test_help_names_every_flag(call: Call) -> None:
 def test_all_flags_of_the_seed_are_taken(ml1m: ModuleType, parse: Call) -> None:
     options = parse(SEED_FLAGS)
     assert options.model == ("tgt_bert4rec",)
-    golden, task = ml1m.GOLDEN["tgt_bert4rec"], type("Task", (), {"remove_seen": False})
+    golden, task = ml1m.golden_of("tgt_bert4rec"), type("Task", (), {"remove_seen": False})
     settings = ml1m.train_settings(options, golden, task)
     assert replace(settings, remove_seen=True) == TrainSettings(
         epochs=200, patience=20, batch_size=256, lr=1e-3
@@ -83,11 +84,21 @@ def test_all_flags_of_the_seed_are_taken(ml1m: ModuleType, parse: Call) -> None:
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_golden_settings_are_taken_by_their_model(name: str, ml1m: ModuleType) -> None:
-    golden = ml1m.GOLDEN.get(name, ml1m.Golden())
-    assert TrainSettings(**golden.train)
-    assert MODELS[name](60, **golden.model).num_items == 60
-    assert set(ml1m.GOLDEN) <= set(MODELS)
-    assert (name in ml1m.GOLDEN) == (MODELS[name](60).num_parameters() > 0)
+    settings = importlib.import_module("golden")
+    for golden in {id(g): g for g in (ml1m.golden_of(name, t) for t in ("T1", "T2"))}.values():
+        assert TrainSettings(**golden.train)
+        assert MODELS[name](60, **golden.model).num_items == 60
+    assert set(settings.GOLDEN_T2) <= set(settings.GOLDEN) <= set(MODELS)
+    assert (name in settings.GOLDEN) == (MODELS[name](60).num_parameters() > 0)
+
+
+def test_what_knows_the_time_of_the_question_has_settings_of_its_own(ml1m: ModuleType) -> None:
+    of_track = {t: ml1m.golden_of("tgt_bert4rec", t).model for t in ("T1", "T2", "T2-coarse")}
+    assert of_track["T2"] == of_track["T2-coarse"]
+    assert "time_vectors" in of_track["T2"].keys() - of_track["T1"].keys()
+    for golden in of_track.values():
+        assert 400_000 < MODELS["tgt_bert4rec"](3706, **golden).num_parameters() <= 510_000
+    assert ml1m.golden_of("sasrec", "T2") is ml1m.golden_of("sasrec", "T1")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_switches_stand_alone_or_with_their_value(
 
 
 def test_flags_override_the_golden_settings_one_by_one(ml1m: ModuleType, parse: Call) -> None:
-    golden, task = ml1m.GOLDEN["sasrec"], type("Task", (), {"remove_seen": True})
+    golden, task = ml1m.golden_of("sasrec"), type("Task", (), {"remove_seen": True})
     plain = ml1m.train_settings(parse(""), golden, task)
     assert {k: getattr(plain, k) for k in golden.train} == golden.train
     changed = ml1m.train_settings(parse("--lr 0.5 --seed 4 --track T2"), golden, task)
@@ -121,7 +132,7 @@ def test_flags_override_the_golden_settings_one_by_one(ml1m: ModuleType, parse: 
 
 
 def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -> None:
-    golden, cls = ml1m.GOLDEN["tgt_bert4rec"], MODELS["tgt_bert4rec"]
+    golden, cls = ml1m.golden_of("tgt_bert4rec"), MODELS["tgt_bert4rec"]
 
     def settings(line: str) -> dict[str, Any]:
         return dict(ml1m.model_settings(parse(line), golden, cls))
@@ -134,7 +145,7 @@ def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -
     assert not settings("--tgt_learnable_fusion True")["choose_gates"]
     assert not settings("--choose_gates False")["choose_gates"]
     assert "choose_gates" not in ml1m.model_settings(
-        parse("--graph_weight 2"), ml1m.GOLDEN["sasrec"], MODELS["sasrec"]
+        parse("--graph_weight 2"), ml1m.golden_of("sasrec"), MODELS["sasrec"]
     )
 
 
