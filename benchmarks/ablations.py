@@ -55,6 +55,8 @@ GROUPS = {
     "<=50": ", at most 50 events before the target",
     "rare item": ", targets of the rarer half of the items",
 }
+# Options that make another setting than the golden one, and how labels call them.
+LABELLED = {"epochs": "epochs", "batch_size": "a batch"}
 # What a record holds beside the settings of a run.
 OUTCOMES = ("best_epoch", "val", "chosen", "device")
 
@@ -217,13 +219,20 @@ def plan(
     label = f"{options.model}-{slug}-{task.board}-{options.track}-seed{options.seed}"
     folder = begun(options.out, label) if options.resume else None
     return ml1m.Planned(
-        options.model, label, model, settings, folder, variant="" if name == FULL else name
+        options.model, label, model, settings, folder, variant=variant_label(options, name)
     )
+
+
+def variant_label(options: Options, name: str) -> str:
+    """What a record calls a variant: what differs from the golden setting, then its name."""
+    given = {what: getattr(options, option) for option, what in LABELLED.items()}
+    changed = ", ".join(f"{value} {what}" for what, value in given.items() if value is not None)
+    return f"{changed}: {name}" if changed else "" if name == FULL else name
 
 
 def name_of(one: ml1m.Planned) -> str:
     """Name of a variant."""
-    return one.variant or FULL
+    return one.variant.rpartition(": ")[2] or FULL
 
 
 def begun(out: Path, label: str) -> Path | None:
@@ -275,7 +284,11 @@ def print_ablations(runs: Sequence[RankedRun]) -> None:
     base = runs[0]
     console.print(ablation_table(runs))
     for group, what in GROUPS.items():
-        lacking = [run.record.variant or FULL for run in runs if group not in run.groups]
+        lacking = [
+            run.record.variant.rpartition(": ")[2] or FULL
+            for run in runs
+            if group not in run.groups
+        ]
         if lacking:
             say(f"no table of {group!r}: {', '.join(lacking)} ran before this group was measured")
         elif bool(base.groups[group].any()):
@@ -303,7 +316,7 @@ def ablation_table(runs: Sequence[RankedRun], group: str | None = None, what: st
         low, high = bootstrap_interval(ndcg(ranks, 10))
         figures = summarize(ranks)
         table.add_row(
-            run.record.variant or FULL,
+            run.record.variant.rpartition(": ")[2] or FULL,
             f"{run.record.parameters:,}",
             str(run.record.epochs),
             f"{ranks.numel():,}",

@@ -118,7 +118,8 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     if sampled:
         notes += "; the columns to the right: NDCG@10 among drawn negatives, never the headline"
     block = [f"{title} ({checksums})", "\n".join(lines), notes + "."]
-    block += test_table(rows, names, results) if results is not None else []
+    if results is not None:
+        block += test_table(rows, names, results) + variant_table(rows, names, results)
     if detail:
         block += group_table(rows, names)
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]
@@ -195,6 +196,28 @@ def test_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list
             "interval and two-sided p of a paired bootstrap, not corrected for the number of tests."
         )
     return [about, "\n".join(lines), *([" ".join(notes)] if notes else [])]
+
+
+def variant_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list[str]:
+    """Paired tests of each variant against its model, as blocks of Markdown; none without ranks.
+
+    ``6 epochs: no graph`` is a variant of ``6 epochs: full``, ``no graph`` of the model itself.
+    """
+    read = [per_user(name, row, results) for name, row in zip(names, rows, strict=True)]
+    tested = {(one.row[0].model, one.row[0].variant): one for one in read if one is not None}
+    lines = []
+    for (model, variant), one in tested.items():
+        settings, colon, _ = variant.rpartition(": ")
+        base = tested.get((model, f"{settings}: full" if colon else ""))
+        if base is None or base is one:
+            continue
+        cells = [one.name, base.name, f"{one.row[0].parameters:,}"]
+        lines.append(_line([*cells, f"{float(one.values.mean()):.4f}", paired_cell(one, base)]))
+    if not lines:
+        return []
+    heads = ["variant", "of", "params", "NDCG@10", "difference to it"]
+    about = "What a part is worth: variants against their models, paired over users as above."
+    return [about, "\n".join([_line(heads), _line([":--"] * 2 + ["--:"] * 3), *lines])]
 
 
 def per_user(name: str, row: Row, results: Path) -> Tested | None:

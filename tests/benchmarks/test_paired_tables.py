@@ -127,6 +127,21 @@ def test_other_users_are_not_compared(planted: str, script: ModuleType, tmp_path
         script.board_table(records, detail=True, results=tmp_path)
 
 
+def test_variants_are_tested_against_their_own_model(script: ModuleType, tmp_path: Path) -> None:
+    """A shorter variant against the shorter full model, one without its model against nothing."""
+    ones = torch.ones_like(USER)
+    ranks = {"": ones, "no graph": ones + 1, "6 epochs: full": ones + 2, "6 epochs: no graph": ones,
+             "9 epochs: no graph": ones}  # fmt: skip
+    records = [recorded(tmp_path, "mine", rank, variant=v) for v, rank in ranks.items()]
+    table = script.board_table(records, True, tmp_path).partition("What a part is worth")[2]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| m")]
+    assert [(line[0], line[1], line[-1]) for line in lines] == [
+        ("mine (6 epochs: no graph)", "mine (6 epochs: full)",
+         "+0.5000 (+100.0 %) [+0.5000, +0.5000], p 0.0005"),
+        ("mine (no graph)", "mine", "-0.3691 (-36.9 %) [-0.3691, -0.3691], p 0.0005"),
+    ]  # fmt: skip
+
+
 def test_without_ranks_there_are_no_tests(script: ModuleType, tmp_path: Path) -> None:
     records = [recorded(tmp_path, name, draw(i), user=None) for i, name in enumerate("ab")]
     text = script.board_table(records, detail=True, results=tmp_path)
