@@ -23,8 +23,8 @@ def encoder_of(
 ) -> SequenceEncoder:
     torch.manual_seed(0)
     encoder = SequenceEncoder(
-        D, 2, blocks, 24, L, 0.4,
-        causal=causal, positions=positions, gated=gated, pair_kinds=pair_kinds,
+        D, 2, blocks, None if gated else 24, L, 0.4,
+        causal=causal, positions=positions, pair_kinds=pair_kinds,
     ).eval()  # fmt: skip
     with torch.no_grad():
         for parameter in encoder.parameters():  # away from zeros and ones, and not small

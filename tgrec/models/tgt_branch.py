@@ -50,8 +50,8 @@ class TGTBranch(SequenceEncoder):
         time_vectors: bool,
     ) -> None:
         super().__init__(
-            d_model, n_heads, n_blocks, d_ff or 1, max_len, dropout,
-            causal=True, positions=positions, gated=d_ff is None,
+            d_model, n_heads, n_blocks, d_ff, max_len, dropout,
+            causal=True, positions=positions,
             pair_kinds=NUM_BUCKETS if use_time else 0,
         )  # fmt: skip
         self.use_time = use_time

@@ -194,13 +194,12 @@ class SequenceEncoder(nn.Module):
         d_model: D.
         n_heads: Attention heads.
         n_blocks: Blocks.
-        d_ff: Width of the feed-forward layers, where there are some.
+        d_ff: Width of the feed-forward layers; None for gates in their place (:class:`GatedBlock`).
         max_len: Longest sequence.
         dropout: In [0, 1).
         causal: Whether a position sees only itself and what is before it.
         positions: Kind of position vectors, or ``relative``: none, and a bias of attention per
             head and distance (:class:`DistanceBias`).
-        gated: Whether blocks are :class:`GatedBlock`; they have no feed-forward layer.
         pair_kinds: U; if positive, attention has a learned bias per head and kind of pair.
         gradient_checkpointing: Keep the inputs of the blocks only and compute what is inside them
             again in the backward pass (Chen et al., arXiv 1604.06174): the same numbers from a
@@ -212,13 +211,12 @@ class SequenceEncoder(nn.Module):
         d_model: int,
         n_heads: int,
         n_blocks: int,
-        d_ff: int,
+        d_ff: int | None,
         max_len: int,
         dropout: float,
         *,
         causal: bool,
         positions: Positions = "learned",
-        gated: bool = False,
         pair_kinds: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -231,7 +229,7 @@ class SequenceEncoder(nn.Module):
             self.distance = nn.ModuleList(DistanceBias(max_len, n_heads) for _ in range(n_blocks))
         blocks: list[Block | GatedBlock] = [
             GatedBlock(d_model, n_heads, dropout)
-            if gated
+            if d_ff is None
             else Block(d_model, n_heads, d_ff, dropout)
             for _ in range(n_blocks)
         ]
