@@ -24,7 +24,7 @@ from tgrec.loader import SeedLoader, Track
 from tgrec.metrics import length_groups
 from tgrec.models import MODELS, TGTBERT4Rec, load_model
 from tgrec.models.bert4rec import append_mask
-from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
+from tgrec.nn.gap_attention import NUM_BUCKETS
 from tgrec.nn.transformer import Attend
 from tgrec.plots import (
     draw_by_gap,
@@ -128,12 +128,12 @@ def attention_by_gap(model: TGTBERT4Rec, batch: RecBatch) -> Tensor:
     assert model.tgt is not None
     history = batch.history
     assert history is not None
-    asked = history.time if batch.query_time is None else batch.query_time[:, 1:]
-    pairs = gap_pairs(asked, history.time, history.mask)
     encoder = model.tgt
+    vectors, pairs = encoder.timed(model.item[history.item], history, batch.query_time)
+    assert pairs is not None
     mass: list[Tensor] = []
     real = history.mask.any(dim=1)
-    x = torch.where(history.mask.unsqueeze(2), model.item[history.item], 0)
+    x = torch.where(history.mask.unsqueeze(2), vectors, 0)
     x = x * math.sqrt(x.size(2)) + encoder.positions(x.size(1))
     for layer, block in enumerate(encoder.blocks):
         attend = encoder.attention(layer, history.mask, pairs)

@@ -29,10 +29,10 @@ def script() -> Iterator[ModuleType]:
     sys.path.remove(str(FOLDER))
 
 
-def model() -> TGTBERT4Rec:
+def model(**kwargs: bool) -> TGTBERT4Rec:
     torch.manual_seed(0)
     small = {"d_model": 16, "n_blocks": 1, "tgt_blocks": 2, "d_ff": 16, "max_len": 10}
-    out = TGTBERT4Rec.from_graph(SPLIT.train, **small, temperature=0.1).eval()
+    out = TGTBERT4Rec.from_graph(SPLIT.train, **small, temperature=0.1, **kwargs).eval()
     assert out.tgt is not None
     with torch.no_grad():
         for parameter in out.tgt.parameters():
@@ -41,16 +41,23 @@ def model() -> TGTBERT4Rec:
 
 
 @torch.no_grad()
-def test_attention_by_gap_is_the_softmax_of_the_first_block(script: ModuleType) -> None:
-    net, batch = model(), SeedLoader(EventIndex(SPLIT.graph), model().sampling).batch(SPLIT.test)
+@pytest.mark.parametrize("golden_on_t2", [False, True])
+def test_attention_by_gap_is_the_softmax_of_the_first_block(
+    golden_on_t2: bool, script: ModuleType
+) -> None:
+    net = model(tgt_gated=golden_on_t2, time_vectors=golden_on_t2)
+    batch = SeedLoader(EventIndex(SPLIT.graph), model().sampling).batch(SPLIT.test)
     mass = script.attention_by_gap(net, batch)
     torch.testing.assert_close(mass.sum(dim=1), torch.ones(2), rtol=1e-4, atol=1e-4)
     history, tgt = batch.history, net.tgt
     assert history is not None
     assert tgt is not None
     assert tgt.pair_bias is not None
-    x = net.item[history.item] * 4 + tgt.positions(history.item.size(1))
-    q, k, _ = tgt.blocks[0]._heads(tgt.blocks[0].qkv(tgt.blocks[0].norm_1(x)))
+    x = net.item[history.item]
+    if tgt.times is not None:
+        x = x + tgt.times(history.time, history.mask, history.time)
+    x = x * 4 + tgt.positions(history.item.size(1))
+    q, k, _ = tgt.blocks[0].heads(tgt.blocks[0].norm_1(x), last=False)
     expected, rows = torch.zeros(64), history.mask.any(dim=1).nonzero().view(-1).tolist()
     for b in rows:
         for h in range(2):

@@ -75,11 +75,17 @@ class TGTBranch(SequenceEncoder):
                 None on T1.
             last: Only the last position is wanted, ``[B, D]``.
         """
-        pairs = None
-        if self.use_time:
-            asked = history.time if query_time is None else query_time[:, 1:]
-            pairs = gap_pairs(asked, history.time, history.mask)
-            if self.times is not None:
-                vectors = vectors + self.times(history.time, history.mask, asked)
+        vectors, pairs = self.timed(vectors, history, query_time)
         out: Tensor = self(vectors, history.mask, pairs, last)
         return out
+
+    def timed(
+        self, vectors: Tensor, history: History, query_time: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the encoder is given: vectors with those of the times, and the kinds of pairs."""
+        if not self.use_time:
+            return vectors, None
+        asked = history.time if query_time is None else query_time[:, 1:]
+        if self.times is not None:
+            vectors = vectors + self.times(history.time, history.mask, asked)
+        return vectors, gap_pairs(asked, history.time, history.mask)
