@@ -293,6 +293,20 @@ def test_somebody_new_is_described(tgrec: Run, home: Path, tmp_path: Path) -> No
         _, out, _ = tgrec(*ask, "--profile", "gender=F, age=25,occupation=4", *more, "--json")
         wanted = rec.recommend(profile=told, history=history, top_k=3)
         assert json.loads(out) == wanted.astype(object).to_dict("records")
+    item, times = rec.recommend(profile=told, top_k=1)["item_id"][0], ["2001-01-01", "978400000.5"]
+    more = ["--history", "3", "9", "--times", *times, "--profile", "gender=F"]
+    given: dict[str, Any] = {"history": [3, 9], "times": ["2001-01-01", 978400000]}
+    given["profile"] = {"gender": "F"}
+    assert json.loads(tgrec(*ask, *more, "--json")[1]) == (
+        rec.recommend(top_k=3, **given).astype(object).to_dict("records")
+    )
+    out = tgrec("explain", tmp_path / "r", "--item_id", str(item), *more, "--json")[1]
+    assert json.loads(out) == rec.explain(item_id=item, **given).to_dict()
+    errors = rec.rating_errors()
+    assert errors is not None
+    assert json.loads(tgrec("eval", tmp_path / "r", "--json")[1])["ratings"] == errors
+    said = f"RMSE of 30 foretold ratings: {errors['model']:.4f}; of the biases"
+    assert said in tgrec("eval", tmp_path / "r")[1]
     for text, message in {
         "gender=X": "'gender' needs to be one of ['F', 'M'], or its number, of [0, 1] (got 'X')",
         "gender=2": "one of ['F', 'M'], or its number, of [0, 1] (got 2",
@@ -338,6 +352,7 @@ def test_eval_and_compare_agree(tgrec: Run, saved: Path) -> None:
     alone = json.loads(out)["models"][str(saved)]
     assert status == 0
     assert alone["metrics"] == metrics
+    assert json.loads(out)["ratings"] is None
     low, high = alone["intervals"]["NDCG@10"]
     assert low <= metrics["full"]["NDCG@10"] <= high
     status, out, err = tgrec("compare", saved, "popularity", "--baseline", "popularity", "--json")
@@ -375,17 +390,21 @@ def test_tables_name_model_and_seed(tgrec: Run, saved: Path) -> None:
         ("train . --model sasrec --n_heads 3 --d_model 8", 2, "n_heads"),
         ("train . --model sasrec --epochs 0", 2, "'epochs' needs to be a positive integer (got 0)"),
         ("train --model sasrec", 2, "required"),
+        ("train . --model sasrec --device gpu", 2, "'device' 'gpu' cannot be used here"),
         ("data card ratings.dta", 1, "did you mean 'ratings.dat'?"),
         ("data card ml-1n", 1, "did you mean 'ml-1m'?"),
         ("data card ratings.dat --user who", 2, "'user': there is no column 'who' among"),
         ("data card simulated --user who", 2, "--user is for tables; simulated is none"),
         ("data import . --out films.csv", 2, "--out needs to end in .tgrec"),
         ("recommend film --user_id 77", 2, "there is no user 77"),
+        ("recommend film --user_id 77", 2, "for somebody new ask with a history"),
         ("recommend film", 2, "--user_id, --history or --profile is needed"),
         ("recommend film --profile gender", 2, "like gender=F,age=25 (got 'gender')"),
         ("recommend film --profile gender=F", 2, "'profile': SASRec reads no features"),
         ("recommend --user_id 1", 2, "one of FOLDER and --model_path is needed"),
         ("recommend nowhere --user_id 1", 1, "there is no recommender in 'nowhere'"),
+        ("recommend flm --user_id 1", 1, "did you mean 'film'?"),
+        ("data card other.csv --items ratings.dta", 1, "did you mean 'ratings.dat'?"),
         ("similar film --item_id 4", 2, "there is no item '4'"),
         ("compare film", 2, "at least two different names or folders"),
         ("compare popularity markov", 2, "--data is needed"),

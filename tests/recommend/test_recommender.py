@@ -373,6 +373,18 @@ def test_evaluate_asks_for_the_events_that_were_held_out(
     assert int(found.targets.item[row]) == int(graph.index_of("item", [last["item_id"]])[0])
     assert found.metrics()["full"]["HR@10"] == pytest.approx(float((ranks <= 10).double().mean()))
 
+    with pytest.raises(ValueError, match="evaluate: 'sample' is no option.*did you mean 'sampled'"):
+        rec.evaluate(sample=False)
+
+
+def test_errors_of_ratings_are_told_where_ratings_are_foretold(fitted: Fitted) -> None:
+    found = fitted("enhanced_bert4rec").rating_errors()
+    assert found is not None
+    assert set(found) == {"model", "mean", "bias", "targets"}
+    assert found["targets"] == 60
+    assert 0 < found["model"] < 4
+    assert fitted("sasrec").rating_errors() is None
+
 
 def test_before_fit_there_is_nothing_to_ask() -> None:
     rec = Recommender("sasrec", max_len=5)

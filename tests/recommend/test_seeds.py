@@ -178,3 +178,22 @@ def test_a_profile_that_the_data_do_not_have_is_said(graph: TemporalRecGraph) ->
         RecommendationEngine(rec).get_user_profile(7)
     (best,) = RecommendationEngine(rec).get_recommendations(7, [1, 5], k=1)
     assert (best["genres"], best["year"], best["title"]) == ([], None, None)
+
+
+def test_somebody_whom_the_data_do_not_know_has_a_sequence(fitted: Fitted) -> None:
+    rec = fitted("enhanced_bert4rec")
+    engine = RecommendationEngine(rec)
+    found = engine.get_recommendations("nobody", [1, 5, 10], k=3)
+    assert [row["item_id"] for row in found] == rec.recommend(history=[1, 5, 10], top_k=3)[
+        "item_id"
+    ].tolist()
+    why = engine.explain_recommendation("nobody", [1, 5, 10], 42)
+    assert (why["user_profile"], why["recent_sequence_length"]) == ({}, 3)
+
+
+def test_slips_of_the_seeds_calls(fitted: Fitted, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'user_ids', 'item_ids' need one value .*\[2, 3\]"):
+        Bert4Rec().fit([1, 2], [1, 2, 3])
+    fitted("sasrec").save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"bert4rec\.json is missing; Recommender\.load"):
+        Bert4Rec.load(tmp_path)

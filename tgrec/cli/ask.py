@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from tgrec.recommend import Recommender
 from tgrec.recommend.folder import ABOUT
 from tgrec.recommend.names import Names, words_of_codes
 
+_NUMBER = r"-?\d+(\.\d+)?"
 Folder = tyro.conf.Positional[Path]
 Json = Annotated[bool, tyro.conf.arg(name="json")]
 TopK = Annotated[int, tyro.conf.arg(aliases=["-k", "--top-k"])]
@@ -31,6 +32,7 @@ def recommend(
     user_id: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--user"])] = (),
     k: TopK = 10,
     history: tuple[str, ...] | None = None,
+    times: tuple[str, ...] | None = None,
     profile: str | None = None,
     at: str | None = None,
     seen: bool = False,
@@ -46,6 +48,7 @@ def recommend(
         k: How many items.
         history: Items, oldest first, instead of stored events: ids or titles, none for somebody
             who has no past.
+        times: Of the items of the history, Unix seconds or dates.
         profile: What is known of somebody new, in words or in the numbers of the data, for models
             that read it: gender=F,age=25,occupation=4. With or without a history.
         at: As of this moment, Unix seconds or a date such as 2003-02-01; later events are not
@@ -62,10 +65,9 @@ def recommend(
         raise ValueError("--user_id, --history or --profile is needed")
     if len(users) > 1 and history is not None:
         raise ValueError(f"--history belongs to one user (got {len(users)})")
-    features = None if profile is None else read_profile(profile, words_of_codes(rec.graph))
-    past = None if history is None else [as_id(rec.served.items, word) for word in history]
     one_or_all: Any = users if len(users) > 1 else users[0] if users else None
-    found = rec.recommend(one_or_all, k, not seen, _moment(at), history=past, profile=features)
+    asker = _asker(rec, history, times, profile)
+    found = rec.recommend(one_or_all, k, not seen, _moment(at), **asker)
     show_table(_with_titles(found, metadata_path, where), as_json)
     return 0
 
@@ -90,6 +92,8 @@ def explain(
     item_id: str,
     user_id: str | None = None,
     history: tuple[str, ...] | None = None,
+    times: tuple[str, ...] | None = None,
+    profile: str | None = None,
     at: str | None = None,
     as_json: Json = False,
 ) -> int:
@@ -100,14 +104,15 @@ def explain(
         item_id: Id or title of the item.
         user_id: Id of the user.
         history: Items, oldest first, instead of stored events: ids or titles.
+        times: Of the items of the history, Unix seconds or dates.
+        profile: What is known of somebody new, as in 'tgrec recommend'.
         at: As of this moment, Unix seconds or a date.
         as_json: Print JSON.
     """
     rec = Recommender.load(folder)
-    items = rec.served.items
     user = None if user_id is None else as_id(rec.served.users, user_id)
-    past = None if history is None else [as_id(items, word) for word in history]
-    told = rec.explain(user, as_id(items, item_id), at=_moment(at), history=past)
+    asker = _asker(rec, history, times, profile)
+    told = rec.explain(user, as_id(rec.served.items, item_id), at=_moment(at), **asker)
     _show(told, as_json)
     return 0
 
@@ -123,6 +128,21 @@ def profile(folder: Folder, *, user_id: str, as_json: Json = False) -> int:
     rec = Recommender.load(folder)
     _show(rec.user_profile(as_id(rec.served.users, user_id)), as_json)
     return 0
+
+
+def _asker(
+    rec: Recommender,
+    history: Sequence[str] | None,
+    times: Sequence[str] | None,
+    profile: str | None,
+) -> dict[str, Any]:
+    """What the flags say of the one who asks, as the recommender takes it."""
+    items, words = rec.served.items, words_of_codes(rec.graph)
+    return {
+        "history": None if history is None else [as_id(items, word) for word in history],
+        "times": None if times is None else [_moment(word) for word in times],
+        "profile": None if profile is None else read_profile(profile, words),
+    }
 
 
 def as_id(names: Names, word: str) -> Any:
@@ -155,7 +175,7 @@ def read_profile(text: str, words: Mapping[str, Mapping[int, str]]) -> dict[str,
         name, equals, value = (word.strip() for word in part.partition("="))
         if not (name and equals and value) or name in out:
             raise ValueError(f"--profile needs to be like gender=F,age=25 (got {text!r})")
-        number = re.fullmatch(r"-?\d+(\.\d+)?", value) and value not in words.get(name, {}).values()
+        number = re.fullmatch(_NUMBER, value) and value not in words.get(name, {}).values()
         out[name] = float(value) if number else value
     return out
 
@@ -196,7 +216,7 @@ def _folder(folder: Path | None, model_path: Path | None) -> Path:
 
 
 def _moment(at: str | None) -> Any:
-    return int(at) if at is not None and at.lstrip("-").isdigit() else at
+    return float(at) if at is not None and re.fullmatch(_NUMBER, at) else at
 
 
 def _with_titles(found: pd.DataFrame, path: Path | None, folder: Path) -> pd.DataFrame:

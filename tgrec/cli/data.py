@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ import rich
 import tyro
 
 from tgrec.data import TemporalRecGraph
+from tgrec.data.files import near_path
 from tgrec.datasets import (
     data_card,
     load_graph,
@@ -82,8 +82,9 @@ def load_data(data: str, flags: TableFlags) -> TemporalRecGraph:
     if path.suffix in _GRAPH:
         return load_graph(path)
     if not path.exists():
+        known = f"; names are {', '.join(DATASETS)}"
         raise FileNotFoundError(f"DATA: {data!r} is neither a file nor a folder nor a name"
-                                f"{_near(path)}")  # fmt: skip
+                                f"{near_path(path, DATASETS) or known}")  # fmt: skip
     return read_interactions(path, **told)
 
 
@@ -130,10 +131,3 @@ def _show(graph: TemporalRecGraph, as_json: bool, more: dict[str, str]) -> None:
         print(json.dumps({**more, **found.to_dict()}, indent=2))
     else:
         rich.print(found)
-
-
-def _near(path: Path) -> str:
-    """What may have been meant: a dataset, or a file beside it."""
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, [*DATASETS, *beside], n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; names are {', '.join(DATASETS)}"

@@ -126,11 +126,16 @@ def evaluate(
         sampled: Also rank among drawn negatives, beside the full ranking.
         as_json: Print JSON.
     """
-    run = measured(Recommender.load(folder), folder, sampled)
+    rec = Recommender.load(folder)
+    run, ratings = measured(rec, folder, sampled), rec.rating_errors()
     if as_json:
-        print(json.dumps(figures({str(folder): run}), indent=2))
-    else:
-        print_summary([run])
+        print(json.dumps({**figures({str(folder): run}), "ratings": ratings}, indent=2))
+        return 0
+    print_summary([run])
+    if ratings is not None:
+        print(f"RMSE of {ratings['targets']:,.0f} foretold ratings: {ratings['model']:.4f}; of the "
+              f"biases of user and item {ratings['bias']:.4f}, of the mean rating "
+              f"{ratings['mean']:.4f}")  # fmt: skip
     return 0
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -89,3 +90,11 @@ def _lock(handle: int) -> None:
     """
     if sys.platform != "win32":
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def near_path(path: str | os.PathLike[str], known: Iterable[str] = ()) -> str:
+    """What may be meant by a path that is not there: a file beside it or a known name."""
+    folder, name = Path(path).parent, Path(path).name
+    beside = {p.name: str(p) for p in folder.iterdir()} if folder.is_dir() else {}
+    close = difflib.get_close_matches(name, [*known, *beside], n=1)
+    return f"; did you mean {beside.get(close[0], close[0])!r}?" if close else ""

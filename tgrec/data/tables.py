@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from tgrec.data.files import near_path
+
 _GZIP, _ZIP = b"\x1f\x8b", b"PK"
 # Stands for "::" while a file is parsed: no text holds it, and the fast parser knows one byte only.
 _UNIT = b"\x1f"
@@ -28,7 +30,7 @@ def table_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"'path': there is no file {str(path)!r}")
+        raise FileNotFoundError(f"'path': there is no file {str(path)!r}{near_path(path)}")
     content = path.read_bytes()
     if content.startswith(_GZIP):
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from tgrec.data.files import near_path
 from tgrec.data.tables import parse_table, table_bytes
 from tgrec.datasets._fetch import DataFileError, RawFile
 from tgrec.datasets._read import clean
@@ -66,7 +67,7 @@ def read_file(
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise FileNotFoundError(f"'path': there is no file {str(path)!r}")
+        raise FileNotFoundError(f"'path': there is no file {str(path)!r}{near_path(path)}")
     if importlib.util.find_spec("pyarrow") is None:
         raise ImportError(f"{path} is a Parquet file, which needs pyarrow: python -m pip install "
                           f"'tgrec[parquet]'")  # fmt: skip

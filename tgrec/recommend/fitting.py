@@ -43,7 +43,7 @@ def model_class(model: str | type[RecModel]) -> type[RecModel]:
         if model not in MODELS:
             raise ValueError(
                 f"'model' needs to be one of {list(MODELS)} or a RecModel subclass (got "
-                f"{model!r}){_meant(model, MODELS)}"
+                f"{model!r}){meant(model, MODELS)}"
             )
         return MODELS[model]
     if not (isinstance(model, type) and issubclass(model, RecModel)):
@@ -59,7 +59,7 @@ def check_model_settings(cls: type[RecModel], settings: Mapping[str, Any]) -> No
     for name in settings:
         if name not in known:
             training = {f.name for f in fields(TrainSettings)}
-            where = "; it is an option of fit()" if name in training else _meant(name, known)
+            where = "; it is an option of fit()" if name in training else meant(name, known)
             raise ValueError(f"{name!r} is no setting of {cls.__name__}: {known}{where}")
 
 
@@ -114,7 +114,7 @@ def settings_for(
     for name in given:
         if name not in known:
             size = name in ("max_len", "d_model", "hidden_channels", "dropout")
-            where = "; give it to Recommender(...)" if size else _meant(name, known)
+            where = "; give it to Recommender(...)" if size else meant(name, known)
             raise ValueError(f"fit: {name!r} is no training option: {known}{where}")
     TrainSettings(**given)  # raises for values that nothing can be made of
     users = torch.cat([graph[t].edge_index[0] for t in graph.interaction_types])
@@ -292,6 +292,7 @@ def _copy_extra_rows(
         extra.copy_(there)
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """What may be meant by a name, as a question."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -21,7 +21,7 @@ import numpy as np
 
 from tgrec import __version__
 from tgrec.data import TemporalRecGraph
-from tgrec.data.files import write_text
+from tgrec.data.files import near_path, write_text
 from tgrec.datasets import load_graph, save_graph
 from tgrec.models import RecModel, load_model, save_model
 from tgrec.models.io import WEIGHTS
@@ -105,7 +105,7 @@ def read_about(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no recommender in {str(folder)!r}: {ABOUT} is missing; write one with "
-            f"Recommender.save"
+            f"Recommender.save{'' if path.parent.exists() else near_path(folder)}"
         )
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -28,6 +28,7 @@ from tgrec.recommend.fitting import (
     train_or_say_why,
 )
 from tgrec.recommend.folder import load_folder, save_folder
+from tgrec.recommend.measuring import ranks_of, rating_errors
 from tgrec.recommend.names import is_many, listed, listed_pairs, plain
 from tgrec.recommend.profile import UserProfile, user_profile
 from tgrec.recommend.ranking import best, of_pairs, similar, table
@@ -38,7 +39,7 @@ from tgrec.recommend.served import (
     ask_with_history,
     reads_profile,
 )
-from tgrec.training import Evaluation, FitResult, Teacher, check_device, evaluate
+from tgrec.training import Evaluation, FitResult, Teacher, check_device
 from tgrec.training.trackers import Tracker
 
 
@@ -189,9 +190,14 @@ class Recommender:
         Returns:
             Ranks and metrics; ``evaluate().metrics()["full"]["NDCG@10"]``.
         """
-        served, parts = self.served, split_of(self.graph, self.split)
-        given = {"track": served.loader.track, "device": served.index.device, **options}
-        return evaluate(served.model, parts, parts.test, index=served.index, **given)
+        return ranks_of(self.served, self.split, options)
+
+    def rating_errors(self) -> Mapping[str, float] | None:
+        """RMSE of the ratings of those events, :func:`tgrec.training.rating_rmse`.
+
+        None if the model foretells no ratings.
+        """
+        return rating_errors(self.served, self.split)
 
     # ---- asking -------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tgrec.data.files import write_text
 from tgrec.datasets import movielens_1m
 from tgrec.datasets.movielens import AGE_GROUPS_1M, AGES_1M, GENDERS
 from tgrec.recommend.explain import called
-from tgrec.recommend.names import attributes_of, genres_of
+from tgrec.recommend.names import attributes_of, genres_of, listed_pairs
 from tgrec.recommend.ranking import of_pairs
 from tgrec.recommend.recommender import Recommender
 
@@ -86,9 +86,14 @@ class Bert4Rec:
             timestamps: ``[E]`` Unix seconds. Without them the order of the arrays is the order of
                 the events, which a random split destroys: pass them wherever they are known.
         """
-        columns = {"user_id": user_ids, "item_id": item_ids}
-        columns |= {"rating": ratings} if ratings is not None else {}
-        columns |= {"timestamp": timestamps} if timestamps is not None else {}
+        given = {"user_ids": user_ids, "item_ids": item_ids, "ratings": ratings,
+                 "timestamps": timestamps}  # fmt: skip
+        lengths = {name: len(values) for name, values in given.items() if values is not None}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"{', '.join(map(repr, lengths))} need one value per event each (got "
+                             f"{list(lengths.values())})")  # fmt: skip
+        names = ("user_id", "item_id", "rating", "timestamp")
+        columns = {n: v for n, v in zip(names, given.values(), strict=True) if v is not None}
         self.recommender.fit(
             pd.DataFrame(columns),
             epochs=self.epochs,
@@ -102,13 +107,10 @@ class Bert4Rec:
         """The probability that the user's next item is this one; 0 if one of them is unknown."""
         return float(self.batch_predict([(user_id, item_id)])[0])
 
-    def batch_predict(self, pairs: Iterable[tuple[Any, Any]]) -> np.ndarray:
+    def batch_predict(self, pairs: Iterable[tuple[Any, Any]] | pd.DataFrame) -> np.ndarray:
         """The probabilities ``[n]`` of pairs ``(user_id, item_id)``."""
-        given, served = list(pairs), self.recommender.served
-        out = np.zeros(len(given), dtype=np.float32)
-        if not given:
-            return out
-        users, items = ([pair[side] for pair in given] for side in (0, 1))
+        (users, items), served = listed_pairs(pairs), self.recommender.served
+        out = np.zeros(len(users), dtype=np.float32)
         rows = np.flatnonzero(served.users.known(users) & served.items.known(items)).tolist()
         user = served.users.positions([users[r] for r in rows], "user_id")
         item = served.items.positions([items[r] for r in rows], "item_id")
@@ -129,6 +131,9 @@ class Bert4Rec:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Reads what :meth:`save` wrote; nothing is unpickled."""
         recommender = Recommender.load(path)
+        if not (Path(path) / ADAPTER).is_file():
+            raise FileNotFoundError(f"there is no Bert4Rec in {str(path)!r}: {ADAPTER} is missing; "
+                                    f"Recommender.load reads this folder")  # fmt: skip
         loaded = cls(**json.loads((Path(path) / ADAPTER).read_text(encoding="utf-8")))
         loaded.recommender = recommender
         return loaded
@@ -155,9 +160,12 @@ class RecommendationEngine:
         timestamps: Sequence[Any] | None = None,
         filter_seen: bool = True,
     ) -> list[dict[str, Any]]:
-        """The ``k`` best items after a sequence: ``item_id, score, genres, year, title``."""
+        """The ``k`` best items after a sequence: ``item_id, score, genres, year, title``.
+
+        A user that the data do not know is somebody new, of whom the sequence is all that is known.
+        """
         table = self.recommender.recommend(
-            user_id, k, filter_seen, history=item_sequence, times=timestamps
+            self._known(user_id), k, filter_seen, history=item_sequence, times=timestamps
         )
         pairs = zip(table["item_id"].tolist(), table["score"].tolist(), strict=True)
         return [self._described(item) | {"score": score} for item, score in pairs]
@@ -170,7 +178,8 @@ class RecommendationEngine:
         ``user_preferred_genres`` are those of the sequence, the most frequent first;
         ``explanation_text`` says what carried the score, measured on the model.
         """
-        why = self.recommender.explain(user_id, recommended_item_id, history=item_sequence)
+        known = self._known(user_id)
+        why = self.recommender.explain(known, recommended_item_id, history=item_sequence)
         counts: dict[str, int] = {}
         for item in item_sequence:
             for genre in self._described(item)["genres"]:
@@ -179,7 +188,7 @@ class RecommendationEngine:
         target = self._described(recommended_item_id)
         return {
             "recommended_item": target,
-            "user_profile": self.get_user_profile(user_id),
+            "user_profile": {} if known is None else self.get_user_profile(known),
             "user_preferred_genres": preferred[:5],
             "genre_overlap": [genre for genre in target["genres"] if genre in counts],
             "recent_sequence_length": why.events_read,
@@ -208,6 +217,10 @@ class RecommendationEngine:
             "age_group": age,
             "occupation_code": int(served.graph["user"].occupation[user]),
         }
+
+    def _known(self, user_id: Any) -> Any:
+        """The user, or None where the data do not know this id."""
+        return user_id if self.recommender.served.users.known([user_id])[0] else None
 
     def _described(self, item_id: Any) -> dict[str, Any]:
         served = self.recommender.served

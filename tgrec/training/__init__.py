@@ -14,7 +14,7 @@ from tgrec.training.kept_ranks import (
     record_run,
     same_run,
 )
-from tgrec.training.ratings import bias_model, rating_rmse
+from tgrec.training.ratings import bias_model, foretells_ratings, rating_rmse
 from tgrec.training.record import RunRecord, append_record, read_records
 from tgrec.training.report import RankedRun, print_summary
 from tgrec.training.result import FitResult
@@ -50,6 +50,7 @@ __all__ = [
     "check_device",
     "evaluate",
     "fit",
+    "foretells_ratings",
     "keep_freed_memory",
     "keep_ranks",
     "latest_folder",

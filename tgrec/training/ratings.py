@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, Split, Targets, TemporalRecGraph
 from tgrec.loader import SeedLoader, Track
@@ -21,6 +21,11 @@ class RatesItems(Protocol):
     def rate(self, batch: RecBatch, item: Tensor) -> Tensor:
         """``[B]`` the rating that each seed gives to ``item`` ``[B]``."""
         ...
+
+
+def foretells_ratings(model: object) -> TypeGuard[RatesItems]:
+    """Whether a model has a rating head."""
+    return isinstance(getattr(model, "rating", None), nn.Module)
 
 
 @torch.no_grad()
