@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import NodeStorage
 
 from tgrec.data import Sampling
 from tgrec.data.batch import Strategy
@@ -79,23 +80,44 @@ class NeighborhoodReader:
             now: ``[B]`` int64 Unix seconds of the question, where a model may know it.
             key: Given while training: of the draws of ``train_strategy`` ``uniform``.
         """
+        return self.read_from("user", user, cut, now, key=key)
+
+    def read_from(
+        self,
+        node_type: str,
+        node: Tensor,
+        cut: Tensor,
+        now: Tensor | None = None,
+        batch: Tensor | None = None,
+        key: int | None = None,
+    ) -> HeteroData:
+        """The neighbourhoods of users, or of items.
+
+        Args:
+            node_type: ``user`` or ``item``.
+            node: ``[B]`` int64.
+            cut: ``[B]`` int64.
+            now: ``[B]`` int64 Unix seconds, what ``time`` says of the seeds.
+            batch: ``[B]`` int64 numbers of their trees; by default 0, 1, ...
+            key: As in :meth:`read`.
+        """
         sampler = self._scoring if key is None else self._training
         if key is not None:
             sampler.set_epoch(key)
-        seeds = torch.arange(user.numel(), device=user.device)
-        out = sampler.sample({"user": (user, cut, seeds)})
+        batch = torch.arange(node.numel(), device=node.device) if batch is None else batch
+        out = sampler.sample({node_type: (node, cut, batch)})
         edges = {e: torch.stack([out.row[e], out.col[e]]) for e in out.row}
         e_id = {e: place for e, place in (out.edge or {}).items() if place is not None}
         logs = {e: self._log(e, place) for e, place in e_id.items()}
         data = HeteroData()
-        for node_type, node in out.node.items():
-            store = data[node_type]
-            store.n_id, store.num_nodes = node, node.numel()
-            store.batch = (out.batch or {})[node_type]
-            store.time, store.degree = torch.zeros_like(node), torch.zeros_like(node)
-            store.num_sampled_nodes = (out.num_sampled_nodes or {})[node_type]
-        data["user"].batch_size = user.numel()
-        self._seeds(data, user, cut, now)
+        for name, nodes in out.node.items():
+            store = data[name]
+            store.n_id, store.num_nodes = nodes, nodes.numel()
+            store.batch = (out.batch or {})[name]
+            store.time, store.degree = torch.zeros_like(nodes), torch.zeros_like(nodes)
+            store.num_sampled_nodes = (out.num_sampled_nodes or {})[name]
+        data[node_type].batch_size = node.numel()
+        self._seeds(data[node_type], node_type, node, cut, now)
         for e, (row, _) in edges.items():  # every node but the seeds was reached by one edge
             data[e[0]].time[row] = self.index.time.index_select(0, logs[e])
             data[e[0]].degree[row] = self._earlier[e[0]].index_select(0, logs[e])
@@ -108,16 +130,21 @@ class NeighborhoodReader:
             store.num_sampled_edges = (out.num_sampled_edges or {})[e]
         return data
 
-    def _seeds(self, data: HeteroData, user: Tensor, cut: Tensor, now: Tensor | None) -> None:
+    def _seeds(
+        self, store: NodeStorage, node_type: str, node: Tensor, cut: Tensor, now: Tensor | None
+    ) -> None:
         """Writes degree and time of the seeds."""
-        events, size = self.index.by_user, user.numel()
-        start, stop = events.past(user, cut)
-        data["user"].degree[:size] = stop - start
+        events, size = (
+            self.index.by_user if node_type == "user" else self.index.by_item,
+            node.numel(),
+        )
+        start, stop = events.past(node, cut)
+        store.degree[:size] = stop - start
         if now is None and events.log.numel():
             newest = events.log.index_select(0, (stop - 1).clamp(min=0))
             now = torch.where(stop > start, self.index.time.index_select(0, newest), 0)
         if now is not None:
-            data["user"].time[:size] = now
+            store.time[:size] = now
 
     def _log(self, edge_type: EdgeType, e_id: Tensor) -> Tensor:
         """Where the edges of a type stand in the log of all events."""

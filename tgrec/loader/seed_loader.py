@@ -102,16 +102,18 @@ class SeedLoader:
         index: Histories are read from it. For training it holds training events only.
         sampling: What a batch must contain.
         track: What a model may know about the time of the question.
+        neighborhood_reader: Reads neighbourhoods; None makes one over ``index``.
     """
 
     index: EventIndex
     sampling: Sampling
     track: Track = "T1"
+    neighborhood_reader: NeighborhoodReader | None = None
 
     @cached_property
     def neighborhoods(self) -> NeighborhoodReader:
         """Reads the sampled neighbourhoods; for models that ask for them."""
-        return NeighborhoodReader(self.index, self.sampling)
+        return self.neighborhood_reader or NeighborhoodReader(self.index, self.sampling)
 
     def batch(self, seeds: Targets, max_len: int | None = None, key: int | None = None) -> RecBatch:
         """One batch.

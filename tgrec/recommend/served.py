@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data import RecBatch, Targets, TemporalRecGraph
-from tgrec.loader import SeedLoader, Track
+from tgrec.loader import GuestReader, NeighborhoodReader, SeedLoader, Track, reader_below
 from tgrec.models import RecModel
 from tgrec.recommend.names import Names, coded_profile, genres_of, listed, plain
 from tgrec.sampler import EventIndex
@@ -84,6 +84,11 @@ class Served:
     def genres(self) -> tuple[tuple[str, ...], np.ndarray] | None:
         """See :func:`tgrec.recommend.names.genres_of`."""
         return genres_of(self.graph)
+
+    @cached_property
+    def below(self) -> NeighborhoodReader | None:
+        """What stands behind the items of somebody who is not in the log."""
+        return reader_below(self.index, self.model.sampling)
 
     @cached_property
     def _newest(self) -> int | None:
@@ -187,45 +192,33 @@ def ask_with_history(
             item, time = item[time < now], time[time < now]
         elif now is not None and time.numel():
             now = max(now, int(time[-1]))
-    # Neighbourhoods reach into the log; a history alone needs nothing but itself.
-    whole = served.model.sampling.num_neighbors is not None
-    node = served.index.num_users if user is None or whole else user
-    device = served.index.device
-    graph = _log_with(served, item.to(device), time.to(device), node, log_cut if whole else 0)
-    loader = SeedLoader(EventIndex(graph, device), served.model.sampling, served.loader.track)
-    asker = torch.tensor([node], device=device)
-    return Question(loader, asker, loader.index.end, log_cut, now, coded)
-
-
-def _log_with(served: Served, item: Tensor, time: Tensor, node: int, cut: int) -> TemporalRecGraph:
-    """The events before ``cut`` and those of one more user, in their common order."""
-    index = served.index
-    if cut:  # who meets an item twice would be among its earlier users
+    # Neighbourhoods reach into the log, of which the asker's events are no part.
+    sampling, log = served.model.sampling, served.index
+    whole = sampling.num_neighbors is not None
+    node = log.num_users if user is None or whole else user
+    if whole:  # who meets an item twice would be among its earlier users
         item, time = _last_of_each(item, time)
-    old = slice(0, int(torch.searchsorted(index.event_id, cut)))
-    columns = {
-        "user": torch.cat([index.user[old], torch.full_like(item, node)]),
-        "item": torch.cat([index.item[old], item]),
-        "time": torch.cat([index.time[old], time]),
-        "relation": torch.cat([index.relation[old], _kinds(served, item)]),
-    }
-    if index.rating is not None:  # 0 is not known
-        columns["rating"] = torch.cat([index.rating[old], torch.zeros_like(item).float()])
-    if index.has_time:
-        order = torch.argsort(columns["time"], stable=True)
-        columns = {name: column[order] for name, column in columns.items()}
-    event_id = torch.arange(columns["user"].numel(), device=index.device)
-    graph = TemporalRecGraph()
+    own = EventIndex(_own_log(served, item.to(log.device), time.to(log.device), node))
+    reader = GuestReader(own, sampling, log, served.below, log_cut) if whole else None
+    loader = SeedLoader(own, sampling, served.loader.track, reader)
+    asker = torch.tensor([node], device=log.device)
+    return Question(loader, asker, own.end, log_cut, now, coded)
+
+
+def _own_log(served: Served, item: Tensor, time: Tensor, node: int) -> TemporalRecGraph:
+    """The events of one more user alone, each of the kind of its item."""
+    index, graph = served.index, TemporalRecGraph()
     graph["user"].num_nodes, graph["item"].num_nodes = index.num_users + 1, index.num_items
+    event_id, relation = torch.arange(item.numel(), device=item.device), _kinds(served, item)
     for code, name in enumerate(index.relations):
-        mine = columns["relation"] == code
+        mine = relation == code
         store = graph["user", name, "item"]
-        store.edge_index = torch.stack([columns["user"][mine], columns["item"][mine]])
+        store.edge_index = torch.stack([torch.full_like(item[mine], node), item[mine]])
         store.event_id = event_id[mine]
         if index.has_time:
-            store.time = columns["time"][mine]
-        if index.rating is not None:
-            store.rating = columns["rating"][mine]
+            store.time = time[mine]
+        if index.rating is not None:  # 0 is not known
+            store.rating = torch.zeros_like(item[mine]).float()
     return graph
 
 
