@@ -175,6 +175,9 @@ def test_a_csv_file_with_domains_and_times(tmp_path: Path) -> None:
     path.write_text("user_id,item_id,timestamp,domain\n7,a,30,toys\n7,a,10,food\n")
     with pytest.raises(ValueError, match=r"'a' of \['food', 'toys'\].*write the domain into"):
         read_domains(path)
+    path.write_text("user_id,item_id,timestamp,domain\n7,3,30,toys\n7,3,10,food\n")
+    with pytest.raises(ValueError, match=r"first 3 of \['food', 'toys'\]"):
+        read_domains(path)
     with pytest.raises(ValueError, match="pass it as 'csv'"):
         TriGRecData(user="who")
 

@@ -147,6 +147,7 @@ def item_domains(graph: TemporalRecGraph) -> torch.Tensor:
         item = int(bad[0])
         found = [t[1] for t, count in zip(types, counts, strict=True) if count[item] > 0]
         ids = graph.raw_ids("item")
+        ids = ids.tolist() if isinstance(ids, torch.Tensor) else ids
         raise ValueError(
             f"{bad.numel()} items are not of one domain, first {ids[item]!r} of {found}"
         )
