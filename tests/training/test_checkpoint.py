@@ -205,6 +205,19 @@ def test_another_model_is_named(
     refused(make(split, **kwargs), split, settings, checkpoint, message)
 
 
+def test_other_frozen_parameters_are_named(
+    tmp_path: Path, split: Split, settings: TrainSettings, make: Make
+) -> None:
+    def frozen(seed: int) -> Any:
+        model = make(split, seed=seed)
+        model.item.requires_grad_(False)
+        return model
+
+    run(frozen(0), split, settings, tmp_path, epochs=1)
+    refused(frozen(1), split, settings, tmp_path, "digest of the frozen parameters: '")
+    assert run(frozen(0), split, settings, tmp_path, resume=True).epochs == 3
+
+
 def test_other_training_data_are_named(
     checkpoint: Path, split: Split, settings: TrainSettings, make: Make
 ) -> None:

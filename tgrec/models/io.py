@@ -196,6 +196,12 @@ def parameters_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().clone() for k, v in model.named_parameters()}
 
 
+def parameters_digest(parameters: Mapping[str, torch.Tensor]) -> str:
+    """Twelve characters that tell these values from all others."""
+    values = {k: v.detach().cpu().contiguous() for k, v in parameters.items()}
+    return _checksum(values, {}).removeprefix(SHA256)[:12]
+
+
 def load_parameters(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     """Puts back what :func:`parameters_copy` took."""
     own = dict(model.named_parameters())

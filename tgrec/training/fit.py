@@ -19,7 +19,7 @@ from tgrec.data.files import write_text
 from tgrec.loader import SeedLoader
 from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
-from tgrec.models.io import load_parameters, parameters_copy
+from tgrec.models.io import load_parameters, parameters_copy, parameters_digest
 from tgrec.sampler import EventIndex
 from tgrec.training.allocator import keep_freed_memory, peak_memory_mb
 from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
@@ -329,7 +329,13 @@ class _Loop:
         free = {"patience"} if self.settings.lr_decay == "cosine" else {"patience", "epochs"}
         settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
         config = {f"model.{k}": v for k, v in self.model.config.items()}
-        about = {"model": type(self.model).__name__, "events": self.loader.index.num_events}
+        about: dict[str, Any] = {
+            "model": type(self.model).__name__,
+            "events": self.loader.index.num_events,
+        }
+        frozen = {k: p for k, p in self.model.named_parameters() if not p.requires_grad}
+        if frozen:
+            about["digest of the frozen parameters"] = parameters_digest(frozen)
         taught = isinstance(self.loader, TaughtLoader) and self.loader.teacher.identity
         return {**settings, **config, **about, "teacher": taught or None}
 
