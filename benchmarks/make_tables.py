@@ -39,9 +39,9 @@ BASELINES = {
     "trigrec-food": ("*_alone", "*_pooled"),
     "trigrec-kitchen": ("*_alone", "*_pooled"),
 }
-# What does not make another row: seeds are averaged, a device changes no figure, and the epoch and
-# value that chose the weights are no settings.
-NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen"})
+# What does not make another row: seeds are averaged, a device changes no figure, the epoch and
+# value that chose the weights are no settings, and every seed has a first stage of its own.
+NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen", "stage1"})
 
 Row = list[RunRecord]
 

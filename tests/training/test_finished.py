@@ -60,6 +60,18 @@ def test_what_training_chose_stands_beside_what_was_given(
     assert read_run(tmp_path / "again").record.to_json() == measured.record.to_json()
 
 
+def test_further_settings_and_frozen_parameters_are_in_the_record(
+    tmp_path: Path, task: Task, settings: TrainSettings, make: Make
+) -> None:
+    model = make(task.split)
+    model.item.requires_grad_(False)
+    further = {"stage1": {"epoch": 3}}
+    made = run("m", model, task, settings, tmp_path, show=False, further_settings=further)
+    assert made.record.settings["stage1"] == {"epoch": 3}
+    assert made.record.parameters == model.num_parameters() + model.item.numel()
+    assert read_run(tmp_path).record.to_json() == made.record.to_json()
+
+
 def test_a_model_that_only_counts_is_read_back_too(
     tmp_path: Path, task: Task, settings: TrainSettings
 ) -> None:

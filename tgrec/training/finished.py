@@ -39,6 +39,7 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
             settings={
                 **about["model_config"],
                 **about["settings"],
+                **about.get("further_settings", {}),
                 "best_epoch": measured["best_epoch"],
                 "val": measured["validation"][about["settings"]["metric"]],
                 # Not in runs that only measured, nor in those of before there was such a thing.

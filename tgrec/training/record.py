@@ -50,7 +50,8 @@ class RunRecord:
         checksum: of its file, with the kind, such as `md5:a89a...`.
         model: name of the model.
         settings: every setting that the run can be repeated from.
-        parameters: number of trained parameters.
+        parameters: number of learned values in the model: those of this training, and the frozen
+            ones of another that it stands on.
         seed: of the run.
         epochs: trained; 0 for a counting model.
         seconds: of fitting, wall clock.

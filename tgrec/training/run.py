@@ -86,6 +86,7 @@ def run(
     train: bool = True,
     show: bool = True,
     extra: Mapping[str, Any] | None = None,
+    further_settings: Mapping[str, Any] | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> RankedRun:
     """Trains (if ``train``), asks the test targets once, and writes the run folder.
@@ -104,6 +105,8 @@ def run(
         train: False only evaluates.
         show: Print progress.
         extra: Further JSON values for ``config.json``.
+        further_settings: JSON values for the settings of the record beside those of model and
+            training, such as what another training has left.
         after_epoch: As :func:`fit` takes it.
 
     Raises:
@@ -121,6 +124,7 @@ def run(
         "command": command_line(),
         "settings": asdict(settings),
         "model_config": given,
+        **({"further_settings": dict(further_settings)} if further_settings else {}),
         **made_with,
         **(extra or {}),
     }
@@ -158,7 +162,9 @@ def run(
     )  # fmt: skip
     write_ranks(folder / RANKS, evaluation)
     keep()
-    record = _record(name, model, given, task, settings, result, evaluation, made_with)
+    record = _record(
+        name, model, given, further_settings or {}, task, settings, result, evaluation, made_with
+    )
     write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
     return RankedRun(record, evaluation.ranks, evaluation.targets.user, evaluation.groups)
 
@@ -195,6 +201,7 @@ def _record(
     name: str,
     model: RecModel,
     given: dict[str, Any],
+    further: Mapping[str, Any],
     task: Task,
     settings: TrainSettings,
     result: FitResult,
@@ -211,11 +218,12 @@ def _record(
         settings={
             **given,
             **asdict(settings),
+            **further,
             "best_epoch": result.best_epoch,
             "val": _finite(result.best),
             **({"chosen": _chosen(given, model)} if result.epochs else {}),
         },
-        parameters=model.num_parameters(),
+        parameters=sum(p.numel() for p in model.parameters()),
         seed=settings.seed,
         epochs=result.epochs,
         seconds=result.seconds,
