@@ -11,9 +11,7 @@ benchmarks/README.md.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,44 +19,19 @@ from typing import Any
 import ml1m
 import torch
 import tyro
+from ablation_runs import FULL, begun, is_finished, print_ablations, read_back, record_once
 from find_model import near
 from golden import golden_of
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from terminal import RANK, end_with_summary, say
-from torch import Tensor
+from terminal import end_with_summary, say
 
 from tgrec.data import TemporalRecGraph
 from tgrec.loader import Track
-from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap, summarize
 from tgrec.models import MODELS
 from tgrec.models.side_information import available_features
-from tgrec.training import (
-    RankedRun,
-    RunRecord,
-    Task,
-    TrainingInterrupted,
-    check_device,
-    latest_folder,
-    read_records,
-    read_run,
-    record_run,
-    same_run,
-)
-from tgrec.training.checkpoint import CHECKPOINT
-from tgrec.training.report import alarm_of, board_title
+from tgrec.training import RankedRun, Task, TrainingInterrupted, check_device
 
-FULL = "full"
-# Of whom tables of their own are printed: name of the group, and how it is called in the title.
-GROUPS = {
-    "<=50": ", at most 50 events before the target",
-    "rare item": ", targets of the rarer half of the items",
-}
 # Options that make another setting than the golden one, and how labels call them.
 LABELLED = {"epochs": "epochs", "batch_size": "a batch"}
-# What a record holds beside the settings of a run.
-OUTCOMES = ("best_epoch", "val", "chosen", "device")
 
 
 @dataclass(frozen=True)
@@ -151,7 +124,13 @@ def run_all(options: Options) -> list[RankedRun]:
     say(f"board {task.board}, track {options.track}, data: {task.data}")
     check_features(options, variants, task.split.train)
     planned = [plan(options, flags, task, *variant) for variant in variants.items()]
-    done = {one.label: read_back(one, task) for one in planned if is_finished(one.folder)}
+    done = {
+        one.label: read_back(
+            one.folder, {**one.model.config, **asdict(one.settings)}, task, one.variant
+        )
+        for one in planned
+        if one.folder is not None and is_finished(one.folder)
+    }
     left = [name_of(one) for one in planned if one.label not in done]
     number = "1 run" if len(left) == 1 else f"{len(left)} runs"
     also = f"; read back from {options.out}: {len(done)}" if done else ""
@@ -233,125 +212,6 @@ def variant_label(options: Options, name: str) -> str:
 def name_of(one: ml1m.Planned) -> str:
     """Name of a variant."""
     return one.variant.rpartition(": ")[2] or FULL
-
-
-def begun(out: Path, label: str) -> Path | None:
-    """The newest folder of a run, if something is in it to go on with."""
-    try:
-        folder = latest_folder(out, label)
-    except FileNotFoundError:
-        return None
-    return folder if is_finished(folder) or (folder / CHECKPOINT).is_file() else None
-
-
-def is_finished(folder: Path | None) -> bool:
-    """Whether a run came to its end; older interrupted ones left figures as well."""
-    if folder is None or not (folder / "metrics.json").is_file():
-        return False
-    fitted = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["fit"]
-    return bool(fitted["stopped"] != "interrupted")
-
-
-def read_back(one: ml1m.Planned, task: Task) -> RankedRun:
-    """A finished run; raises if it had other settings or other data."""
-    assert one.folder is not None
-    ranked = read_run(one.folder)
-    wanted = json.loads(json.dumps({**one.model.config, **asdict(one.settings)}))
-    wanted = {**wanted, "data": task.checksum}
-    had = {**ranked.record.settings, "data": ranked.record.checksum}
-    differing = [k for k in wanted if k not in OUTCOMES and wanted[k] != had.get(k)]
-    if differing:
-        changes = ", ".join(f"{k}: {had.get(k)!r} -> {wanted[k]!r}" for k in sorted(differing))
-        raise ValueError(
-            f"--resume: {one.folder} is of a run with other settings ({changes}); give the same "
-            "ones, or another --out"
-        )
-    return replace(ranked, record=replace(ranked.record, variant=one.variant))
-
-
-def record_once(file: Path | None, ranked: RankedRun) -> None:
-    """Records a run that was read back, unless that was done when it ended."""
-    if file is None or RANK > 0:
-        return
-    if not file.exists() or not any(same_run(ranked.record, r) for r in read_records(file)):
-        record_run(file, ranked)
-
-
-def print_ablations(runs: Sequence[RankedRun]) -> None:
-    """Each variant against the first run: over all users, and over some of them."""
-    # Without a terminal (a log file) rich assumes 80 columns and would fold every cell.
-    console = Console(width=None if sys.stdout.isatty() else 180)
-    base = runs[0]
-    console.print(ablation_table(runs))
-    for group, what in GROUPS.items():
-        lacking = [
-            run.record.variant.rpartition(": ")[2] or FULL
-            for run in runs
-            if group not in run.groups
-        ]
-        if lacking:
-            say(f"no table of {group!r}: {', '.join(lacking)} ran before this group was measured")
-        elif bool(base.groups[group].any()):
-            console.print(ablation_table(runs, group, what))
-    for record in (run.record for run in runs):
-        say_alarm(console, record)
-
-
-def ablation_table(runs: Sequence[RankedRun], group: str | None = None, what: str = "") -> Table:
-    """NDCG@10, HR@10 and MRR of the full ranking over the users of a group, or over all."""
-    base = runs[0]
-    title = f"{board_title(base.record)}: {base.record.model} seed {base.record.seed}{what}"
-    table = Table(
-        title=Text(f"{title}, paired bootstrap over users against the full model"),
-        caption="NDCG@10, HR@10 and MRR of the full ranking; intervals cover 95 %.",
-        title_justify="left",
-        caption_justify="left",
-    )
-    heads = ("variant", "params", "epochs", "users", "NDCG@10", "interval", "HR@10", "MRR",
-             "difference", "relative", "interval", "p")  # fmt: skip
-    for head in heads:
-        table.add_column(Text(head), justify="left" if head == "variant" else "right")
-    for run in runs:
-        ranks = ranks_of(run, group)
-        low, high = bootstrap_interval(ndcg(ranks, 10))
-        figures = summarize(ranks)
-        table.add_row(
-            run.record.variant.rpartition(": ")[2] or FULL,
-            f"{run.record.parameters:,}",
-            str(run.record.epochs),
-            f"{ranks.numel():,}",
-            f"{figures['NDCG@10']:.4f}",
-            Text(f"[{low:.4f}, {high:.4f}]"),
-            f"{figures['HR@10']:.4f}",
-            f"{figures['MRR']:.4f}",
-            *(["-"] * 4 if run is base else against(run, base, group)),
-        )
-    return table
-
-
-def ranks_of(run: RankedRun, group: str | None) -> Tensor:
-    """The full ranking's ranks of a group, or of all."""
-    return run.ranks["full"] if group is None else run.ranks["full"][run.groups[group]]
-
-
-def against(run: RankedRun, base: RankedRun, group: str | None) -> list[str | Text]:
-    """The cells of a paired test."""
-    assert run.user is not None
-    assert base.user is not None
-    users = (run.user, base.user)
-    if group is not None:
-        users = (run.user[run.groups[group]], base.user[base.groups[group]])
-    a, b = (ndcg(ranks_of(one, group), 10) for one in (run, base))
-    test = paired_bootstrap(a, b, users=users)
-    relative = "-" if test.relative is None else f"{100 * test.relative:+.1f} %"
-    interval = Text(f"[{test.low:+.4f}, {test.high:+.4f}]")
-    return [f"{test.difference:+.4f}", relative, interval, f"{test.p_value:.4f}"]
-
-
-def say_alarm(console: Console, record: RunRecord) -> None:
-    """A figure that is too good to be true is said to be one."""
-    if alarm := alarm_of(record):
-        console.print(Text(alarm, style="bold red"))
 
 
 if __name__ == "__main__":

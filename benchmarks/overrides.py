@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from find_model import near
@@ -22,13 +22,16 @@ SEED_NAMES = {
 }
 
 
-def parse_overrides(text: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def parse_overrides(
+    text: str, kinds: Mapping[str, Any], elsewhere: Collection[str] = ()
+) -> dict[str, Any]:
     """The values of ``name=value,name=value``.
 
     Args:
         text: What was given; empty for nothing.
         kinds: Name -> type: ``int``, ``float``, ``bool``, ``str``, a Literal, or one of these or
             None.
+        elsewhere: Names that are options of their own.
 
     Returns:
         Name -> value, with the seed's names replaced by those used here.
@@ -42,6 +45,8 @@ def parse_overrides(text: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
         name = SEED_NAMES.get(given.strip(), given.strip())
         if not equals:
             raise ValueError(f"--override: {part!r} is not NAME=VALUE")
+        if name not in kinds and name in elsewhere:
+            raise ValueError(f"--override: {name} is an option of its own; give --{name}")
         if name not in kinds:
             known = [*kinds, *SEED_NAMES]
             raise ValueError(f"--override: there is no {given.strip()!r}{near(name, known)}")

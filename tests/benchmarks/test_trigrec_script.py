@@ -17,7 +17,7 @@ import pytest
 
 from tgrec.datasets import BOARDS, simulate_domains
 from tgrec.models import TriGRec
-from tgrec.training import read_kept_ranks, read_records
+from tgrec.training import read_kept_ranks, read_records, read_run
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = "--override d_model=8,d_ff=8,max_len=12,batch_size=16,num_epochs=1,eval_every=1"
@@ -34,6 +34,11 @@ def script() -> Iterator[ModuleType]:
 @pytest.fixture
 def overrides(script: ModuleType) -> ModuleType:
     return importlib.import_module("overrides")
+
+
+@pytest.fixture
+def plans(script: ModuleType) -> ModuleType:
+    return importlib.import_module("trigrec_plan")
 
 
 @pytest.fixture
@@ -93,8 +98,8 @@ def test_wrong_overrides(text: str, message: str, overrides: ModuleType) -> None
         overrides.parse_overrides(text, KINDS)
 
 
-def test_the_keys_of_the_seed_are_known(script: ModuleType, overrides: ModuleType) -> None:
-    kinds = {**script.TRAIN_KINDS, **script.MODEL_KINDS, **script.FILE_KINDS}
+def test_the_keys_of_the_seed_are_known(plans: ModuleType, overrides: ModuleType) -> None:
+    kinds = {**plans.TRAIN_KINDS, **plans.MODEL_KINDS, **plans.FILE_KINDS}
     text = (
         "device=cpu,seed=1225,EPOCH_TO_LOAD=80,SPE_DOMAIN=B,spe_emb_path=a.npy,"
         "cross_emb_path=b.npy,maxlen=10,lr=0.0005,batch_size=64,num_epochs=50"
@@ -103,15 +108,10 @@ def test_the_keys_of_the_seed_are_known(script: ModuleType, overrides: ModuleTyp
     assert (found["seed"], found["max_len"], found["EPOCH_TO_LOAD"]) == (1225, 10, 80)
 
 
-def test_a_weight_that_is_given_is_not_chosen_anew(
-    script: ModuleType, overrides: ModuleType
-) -> None:
+def test_a_weight_that_is_given_is_not_chosen_anew(plans: ModuleType) -> None:
     def chooses(text: str) -> bool:
-        options = script.Options(command="recommend", dataset="simulated", override=text)
-        kinds = {**script.TRAIN_KINDS, **script.MODEL_KINDS, **script.FILE_KINDS}
-        return bool(
-            script.make_plan(options, overrides.parse_overrides(text, kinds)).model["choose_weight"]
-        )
+        options = plans.Options(command="recommend", dataset="simulated", override=text)
+        return bool(plans.make_plan(options).model["choose_weight"])
 
     assert chooses("lr=0.01")
     assert not chooses("graph_weight=8")
@@ -141,6 +141,13 @@ def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     assert (measured.model, measured.protocol) == ("trigrec", "simulated-kitchen")
     assert list(measured.metrics) == ["full", "uniform-999"]
     assert len(read_kept_ranks(tmp_path, measured).rank) > 0
+    first = measured.settings["stage1"]
+    frozen = json.loads((users / "stage1.json").read_text())
+    assert (first["run"], first["epoch"]) == (users.name, frozen["best_epoch"])
+    assert (first["seconds"], first["parameters"]) == (frozen["seconds"], frozen["parameters"])
+    assert measured.parameters > first["parameters"]
+    assert (measured.settings["without"], measured.settings["files"]) == (None, None)
+    assert read_run(recommender).record.to_json() == measured.to_json()
     # Stage 2 on the vectors of the files says what they hold.
     path = folder / "spe_emb_ep1_A.npy"
     code, printed = call(f"recommend --target kitchen {TINY},spe_emb_path={path}")
@@ -170,6 +177,50 @@ def test_an_interrupted_stage_1_ends_all_of_it(
     code, printed = call(f"recommend {TINY}")
     assert code == 2
     assert "has not come to its end; finish it with --resume" in printed
+
+
+def test_all_goes_on_where_it_was_stopped(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = f"all {TINY.replace('num_epochs=1', 'num_epochs=2')} --record {tmp_path / 'r.jsonl'}"
+    assert call(words)[0] == 0
+    (tmp_path / "runs").rename(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, "users", 5)
+        assert call(words)[0] == 130
+    code, printed = call(f"{words} --resume")  # stage 2 was never begun
+    assert code == 0, printed
+    with monkeypatch.context() as patch:
+        stop_at(patch, "users", 1)  # stage 1 is finished: nothing of it is trained
+        code, printed = call(f"{words} --resume")
+    assert code == 0, printed
+    whole, once, again = read_records(tmp_path / "r.jsonl")
+    assert whole.metrics == once.metrics == again.metrics
+    assert whole.settings["stage1"]["digest"] == again.settings["stage1"]["digest"]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    # On another stage 1 the same stage 2 cannot go on.
+    assert call(f"train {TINY},lr=0.05")[0] == 0
+    code, printed = call(f"recommend {TINY.replace('num_epochs=1', 'num_epochs=2')} --resume")
+    assert code == 2
+    assert "other settings (digest of the frozen parameters: '" in printed
+
+
+def test_what_stage_1_was_not_trained_with_is_refused(call: Call, tmp_path: Path) -> None:
+    assert call(f"train {TINY}")[0] == 0
+    for command in ("export", "recommend"):
+        for setting in ("maxlen=3", "use_graph=False", "adversary=0"):
+            words = TINY.replace("max_len=12", setting) if "max" in setting else f"{TINY},{setting}"
+            code, printed = call(f"{command} {words}")
+            assert code == 2
+            name, _, value = setting.replace("maxlen", "max_len").partition("=")
+            assert f"--override: {name}={float(value) if name == 'adversary' else value}" in printed
+            assert "was trained with" in printed
+    for number, width in enumerate((8, 6)):
+        np.save(tmp_path / f"{number}.npy", np.zeros((40, width), dtype=np.float32))
+    files = f"spe_emb_path={tmp_path / '0.npy'},cross_emb_path={tmp_path / '1.npy'}"
+    code, printed = call(f"recommend --override {files}")
+    assert code == 2
+    assert "one width are needed (got spe_emb_path: 8, cross_emb_path: 6)" in printed
 
 
 def stop_at(patch: pytest.MonkeyPatch, stage: str, step: int) -> None:
@@ -204,18 +255,29 @@ def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("train --save_every 0", "--save_every needs to be a positive integer (got 0)"),
+        ("train --override device=foo", "--device foo: cannot be used here"),
+        ("recommend --override inputs=sequence", "inputs is an option of its own; give --inputs"),
+        ("recommend", "there is no stage 1 'users-simulated-food-seed0'"),
+        ("recommend --joint --override EPOCH_TO_LOAD=1", "is not read by 'recommend --joint'"),
+        ("train --override SPE_DOMAIN=A", "SPE_DOMAIN is not read by 'train'"),
+        ("all --override EPOCH_TO_LOAD=7", "every 10 of 24 (got 7)"),
+        ("all --override spe_emb_path=no.npy", "there is no file 'no.npy'"),
+        ("train --without graph --override use_graph=False", "give one of them"),
+        ("baselines --override alignment=0.3", "has a setting 'alignment'"),
         ("train --override epoch=3", "did you mean 'epochs'"),
         ("baselines --models popularty", "did you mean 'popularity'"),
         ("train --joint", "is about stage 1"),
-        ("export", "there is no run"),
+        ("export", "there is no stage 1"),
         ("export --override SPE_DOMAIN=C", "SPE_DOMAIN needs to be one of"),
         ("train --dataset trigrec", "trigrec: no file"),
     ],
 )
-def test_wrong_commands(words: str, message: str, call: Call) -> None:
+def test_wrong_commands(words: str, message: str, call: Call, tmp_path: Path) -> None:
     code, printed = call(words)
     assert code in (1, 2)
     assert message in " ".join(printed.split())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_other_script_sends_boards_of_domains_here(

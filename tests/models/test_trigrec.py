@@ -408,6 +408,14 @@ def test_vectors_from_the_graph(split: Split) -> None:
         assert not torch.equal(model.score(batch), model.score(other))
 
 
+def test_vectors_of_different_widths_are_refused(split: Split) -> None:
+    graph = split.train.before(split.graph.num_events)
+    graph["user"].spe = torch.randn(graph.num_users, 8)
+    graph["user"].cross = torch.randn(graph.num_users, 6)
+    with pytest.raises(ValueError, match=r"one width \(got {'spe': 8, 'cross': 6}\)"):
+        TriGRec.from_graph(graph, target="food", stage="recommender", loaded=["spe", "cross"])
+
+
 def test_a_run_that_was_killed_goes_on_bit_equal(split: Split, tmp_path: Path) -> None:
     how: dict[str, Any] = {"epochs": 2, "batch_size": 32, "eval_every": 2, "show": False}
 

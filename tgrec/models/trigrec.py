@@ -189,6 +189,11 @@ class TriGRec(RecModel):
             target = names.index(target)
         features = [graph["user"][name].float() for name in loaded or ()]
         if features:
+            if len({values.size(1) for values in features}) > 1:
+                widths = {
+                    name: values.size(1) for name, values in zip(loaded, features, strict=True)
+                }
+                raise ValueError(f"'loaded' needs vectors of one width (got {widths})")
             kwargs |= {"loaded": len(features), "num_users": graph.num_users,
                        "d_model": features[0].size(1)}  # fmt: skip
         model = cls(graph.num_items, num_domains=len(names), target=target, **kwargs)

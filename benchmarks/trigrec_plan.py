@@ -1,0 +1,198 @@
+"""What benchmarks/trigrec.py was asked to do, checked, with the board loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from find_model import near
+from golden import golden_of
+from ml1m import check_device
+from overrides import kinds_of, parse_overrides
+from terminal import say
+
+from tgrec.datasets import BOARDS, DatasetNotFound, checksum
+from tgrec.models import MODELS, TriGRec
+from tgrec.training import Task, TrainSettings
+
+Command = Literal["train", "export", "recommend", "all", "baselines"]
+Part = Literal["adversary", "alignment", "separation", "graph"]
+PARTS = {"graph": "use_graph", **{n: n for n in ("adversary", "alignment", "separation")}}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Models that ml1m.py knows as well, on the target domain alone and on all of them pooled.
+BASELINES = ("popularity", "markov", "bert4rec", "sasrec")
+SMALL = {"d_model": 32, "n_blocks": 1, "d_ff": 64, "max_len": 16}  # for simulated domains
+QUICK = {"epochs": 24, "eval_every": 6, "batch_size": 128, "lr": 5e-3, "warmup_steps": 20}
+MODEL_KINDS = {k: v for k, v in kinds_of(TriGRec).items()
+               if k not in ("num_items", "num_domains", "target", "stage", "loaded", "num_users",
+                            "num_edges", "inputs")}  # fmt: skip
+TRAIN_KINDS = {
+    k: v for k, v in kinds_of(TrainSettings).items() if k not in ("track", "remove_seen")
+}
+FILE_KINDS = {"EPOCH_TO_LOAD": int, "SPE_DOMAIN": str, "spe_emb_path": str, "cross_emb_path": str}
+# Who reads them; with --joint and --inputs sequence, nobody.
+READ_BY = {
+    "EPOCH_TO_LOAD": ("export", "recommend", "all"),
+    "SPE_DOMAIN": ("export", "all"),
+    "spe_emb_path": ("recommend", "all"),
+    "cross_emb_path": ("recommend", "all"),
+}
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    command: Annotated[Command, tyro.conf.Positional]
+    """train, export, recommend, all (the three), or baselines."""
+    target: Literal["food", "kitchen"] = "food"
+    """The domain that is asked for."""
+    override: str = ""
+    """Settings as NAME=VALUE,NAME=VALUE: of training, of the model, and the seed's names."""
+    dataset: Literal["auto", "trigrec", "simulated"] = "auto"
+    """auto: TriGRec's data where they can be had, else simulated domains."""
+    root: Path | None = None
+    """Folder with the data; by default $TGREC_DATA, else the user's cache."""
+    out: Path = Path("runs")
+    """Every run leaves a folder here."""
+    record: Path | None = None
+    """Append results to this file of records, and keep their ranks in ranks/ beside it."""
+    joint: bool = False
+    """Train both stages at once (recommend, all)."""
+    without: tuple[Part, ...] = ()
+    """Parts to leave out: adversary, alignment, separation, graph."""
+    inputs: Literal["both", "sequence", "vectors"] = "both"
+    """What the recommender reads: sequence and vectors of users, or one of them."""
+    models: tuple[str, ...] = BASELINES
+    """Of the command baselines."""
+    save_every: int = 10
+    """Keep the weights of every so many epochs of stage 1 (EPOCH_TO_LOAD)."""
+    resume: bool = False
+    """Go on with the newest run of the same name; all starts stage 2 where it was not begun."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Options, checked, with the board loaded."""
+
+    options: Options
+    task: Task
+    settings: TrainSettings
+    model: dict[str, Any]
+    given: dict[str, Any]  # of --override
+    names: list[str]  # of the domains
+
+    @property
+    def two_stages(self) -> bool:
+        """Whether stage 2 stands on a stage 1 of its own."""
+        return not self.options.joint and self.options.inputs != "sequence"
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Files of vectors to read instead of making them."""
+        return {k: Path(v) for k, v in self.given.items() if k.endswith("_emb_path")}
+
+    def label(self, what: str, board: str | None = None) -> str:
+        """Name of the run folder: what, board, seed, and what was left out."""
+        left_out = "".join(f"-no_{part}" for part in sorted(self.options.without))
+        whole = what == "users" or self.options.inputs == "both"  # of stage 1 there is one kind
+        inputs = "" if whole else f"-{self.options.inputs}"
+        loaded = "-loaded" if self.paths and what != "users" else ""
+        return f"{what}{left_out}{inputs}{loaded}-{board or self.task.board}-seed{self.seed}"
+
+    @property
+    def seed(self) -> int:
+        """Of everything."""
+        return self.settings.seed
+
+
+def make_plan(options: Options) -> Plan:
+    """Loads the board and puts the settings together; raises for all that does not fit."""
+    elsewhere = vars(options).keys() - {"override"}
+    kinds = {**TRAIN_KINDS, **MODEL_KINDS, **FILE_KINDS}
+    given = parse_overrides(options.override, kinds, elsewhere)
+    check_options(options, given)
+    check_device(given.get("device", "cpu"))
+    task, names = load_task(options)
+    return plan_for(options, task, names, given)
+
+
+def plan_for(options: Options, task: Task, names: list[str], given: Mapping[str, Any]) -> Plan:
+    """The settings of a board that is loaded: golden ones, then those given."""
+    small = task.board.startswith("simulated")
+    model = {**golden_of("trigrec").model, **(SMALL if small else {}), "inputs": options.inputs}
+    model |= {PARTS[part]: False if part == "graph" else 0.0 for part in options.without}
+    if "graph_weight" in given:  # what is asked for stays
+        model["choose_weight"] = False
+    model |= {k: v for k, v in given.items() if k in MODEL_KINDS}
+    if given.get("SPE_DOMAIN", "A") not in LETTERS[: len(names)]:
+        raise ValueError(
+            f"--override: SPE_DOMAIN needs to be one of {list(LETTERS[: len(names)])}, for "
+            f"{names} (got {given['SPE_DOMAIN']!r})"
+        )
+    settings = train_settings("trigrec", task, given)
+    epoch, every = given.get("EPOCH_TO_LOAD"), options.save_every
+    if options.command == "all" and epoch is not None:
+        if epoch % every or not 1 <= epoch <= settings.epochs:
+            raise ValueError(
+                f"--override: EPOCH_TO_LOAD needs to be an epoch that is kept, every {every} of "
+                f"{settings.epochs} (got {epoch}); see --save_every"
+            )
+    return Plan(options, task, settings, model, dict(given), names)
+
+
+def check_options(options: Options, given: Mapping[str, Any]) -> None:
+    """Raises for options that do not go together, or that nothing would read."""
+    for name in options.models:
+        if name not in MODELS or name == "trigrec":
+            raise ValueError(f"--models: {name!r} is no baseline{near(name, list(MODELS))}")
+    if options.save_every < 1:
+        raise ValueError(f"--save_every needs to be a positive integer (got {options.save_every})")
+    if options.command in ("train", "export") and (options.joint or options.inputs == "sequence"):
+        raise ValueError(f"{options.command} is about stage 1; leave --joint and --inputs out")
+    for part in options.without:
+        if PARTS[part] in given:
+            raise ValueError(f"--without {part} and --override {PARTS[part]}: give one of them")
+    taken = set().union(*(kinds_of(MODELS[name]) for name in options.models))
+    for name in given:
+        if options.command == "baselines" and name in MODEL_KINDS and name not in taken:
+            raise ValueError(f"--override: none of {list(options.models)} has a setting {name!r}")
+    alone = "--joint" if options.joint else ""
+    alone = "--inputs sequence" if options.inputs == "sequence" else alone
+    for name in given:
+        if name in READ_BY and (alone or options.command not in READ_BY[name]):
+            words = f"{options.command} {alone}".strip()
+            raise ValueError(f"--override: {name} is not read by {words!r}; leave it out")
+    if "EPOCH_TO_LOAD" in given and options.command == "recommend":
+        if other := [name for name in given if name.endswith("_emb_path")]:
+            raise ValueError(f"--override: EPOCH_TO_LOAD and {other[0]}: give one of them")
+
+
+def train_settings(name: str, task: Task, given: Mapping[str, Any]) -> TrainSettings:
+    """Golden settings of a model, quick ones on simulated domains, and what was given."""
+    golden = golden_of(name).train
+    quick = QUICK if task.board.startswith("simulated") else {}
+    ours = {k: v for k, v in given.items() if k in TRAIN_KINDS}
+    return TrainSettings(**{**golden, **quick, **ours, "remove_seen": task.remove_seen})
+
+
+def load_task(options: Options) -> tuple[Task, list[str]]:
+    """The board and the names of its domains."""
+    dataset = "simulated" if options.dataset == "simulated" else "trigrec"
+    try:
+        graph = BOARDS[f"{dataset}-{options.target}"].load(options.root, False)
+    except DatasetNotFound as error:
+        if options.dataset != "auto":
+            raise
+        # The first line that anybody sees: what follows is not TriGRec's data.
+        say(f"TriGRec's data could not be had, so this runs on SIMULATED data. {error}")
+        dataset = "simulated"
+        graph = BOARDS[f"{dataset}-{options.target}"].load(options.root, False)
+    board = BOARDS[f"{dataset}-{options.target}"]
+    data = f"SIMULATED ({board.dataset})" if dataset == "simulated" else board.dataset
+    task = Task(board.tag, data, checksum(graph), board.split(graph), board.remove_seen,
+                board.sampled or {})  # fmt: skip
+    return task, [t[1] for t in graph.interaction_types]
