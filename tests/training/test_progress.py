@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tgrec.training import TrainSettings
 from tgrec.training.checkpoint import Progress
-from tgrec.training.progress import ProgressLine
+from tgrec.training.progress import ProgressLine, duration
 
 
 def line(terminal: bool, show: bool = True) -> tuple[ProgressLine, io.StringIO]:
@@ -38,6 +38,31 @@ def test_without_a_terminal_one_line_per_measurement() -> None:
         f"epoch 2/10  loss 0.5000  val NDCG@10 0.2500 {best}  12 s, at most 48 s left",
         f"epoch 4/10  loss 0.2500  val NDCG@10 0.5000 {best}  24 s, at most 36 s left",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_after_some_steps_it_says_once_how_long_all_will_take(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 0.0
+    monkeypatch.setattr("tgrec.training.progress.time.perf_counter", lambda: seconds)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=200)
+    settings = TrainSettings(epochs=30)
+    with ProgressLine(settings, 50, True, console) as made:
+        for step in range(1, 51):
+            seconds += 100.0 if step == 1 else 1.0  # the first one is no measure
+            made.step_done(Progress(step=step))
+    said = "about 25 minutes for 30 epochs here, evaluations not counted"
+    assert out.getvalue().count(said) == 1
+    if not terminal:
+        assert out.getvalue() == said + "\n"
+
+
+def test_times_in_words() -> None:
+    words = [duration(s) for s in (5, 61, 1500, 7199, 9000)]
+    assert words == ["less than a minute", "about 1 minute", "about 25 minutes",
+                     "about 120 minutes", "about 2.5 hours"]  # fmt: skip
 
 
 def test_on_a_terminal_the_bar_moves_by_steps() -> None:

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tgrec.training.checkpoint import Progress as RunProgress
 from tgrec.training.settings import TrainSettings
 
+TIMED = 20  # steps behind the first one, of which the time of all is foretold
+
 
 class Clock:
     """Seconds since the run began, over all its sessions."""
@@ -26,6 +28,8 @@ class Clock:
 
 class ProgressLine:
     """A bar with the time left on a terminal, one line per evaluation elsewhere.
+
+    On both, after some steps, one line that says how long all of them will take.
 
     Args:
         settings: Of the run.
@@ -51,6 +55,7 @@ class ProgressLine:
             disable=not self.live,
         )
         self.task = self.bar.add_task("epoch 1", total=settings.epochs * steps)
+        self.seen, self.since = 0, 0.0  # steps of this session, and when the first one ended
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -65,10 +70,18 @@ class ProgressLine:
         self.bar.stop()
 
     def step_done(self, progress: RunProgress) -> None:
-        """Moves the bar."""
+        """Moves the bar, and once says how long it will take."""
+        done = progress.epoch * self.steps + progress.step
         if self.live:
-            done = progress.epoch * self.steps + progress.step
             self.bar.update(self.task, completed=done)
+        self.seen += 1
+        if self.seen == 1:  # the first step also makes what the others find ready
+            self.since = time.perf_counter()
+        elif self.show and self.seen == 1 + TIMED:
+            each = (time.perf_counter() - self.since) / TIMED
+            left = self.settings.epochs * self.steps - done
+            epochs = self.settings.epochs - progress.epoch
+            self._say(f"{duration(left * each)} for {epochs} epochs here, evaluations not counted")
 
     def epoch_done(self, entry: dict[str, Any], progress: RunProgress) -> None:
         """Says how the epoch went; without a terminal only after an evaluation."""
@@ -84,8 +97,17 @@ class ProgressLine:
             self.bar.update(self.task, description=text)
         elif "val" in entry:
             left = entry["seconds"] / entry["epoch"] * (self.settings.epochs - entry["epoch"])
-            self.console.print(
-                f"{text}  {entry['seconds']:.0f} s, at most {left:.0f} s left",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._say(f"{text}  {entry['seconds']:.0f} s, at most {left:.0f} s left")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """A time that is a guess, in words."""
+    if seconds < 60:
+        return "less than a minute"
+    minutes = round(seconds / 60)
+    if minutes <= 120:
+        return f"about {minutes} minute{'s' * (minutes > 1)}"
+    return f"about {seconds / 3600:.1f} hours"
