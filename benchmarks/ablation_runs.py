@@ -39,6 +39,11 @@ GROUPS = {
 OUTCOMES = ("best_epoch", "val", "chosen", "device")
 
 
+def short_name(variant: str) -> str:
+    """Name of a variant, without the settings that its label begins with."""
+    return variant.rpartition(": ")[2] or FULL
+
+
 def begun(out: Path, label: str) -> Path | None:
     """The newest folder of a run, if something is in it to go on with."""
     try:
@@ -86,11 +91,7 @@ def print_ablations(runs: Sequence[RankedRun]) -> None:
     base = runs[0]
     console.print(ablation_table(runs))
     for group, what in GROUPS.items():
-        lacking = [
-            run.record.variant.rpartition(": ")[2] or FULL
-            for run in runs
-            if group not in run.groups
-        ]
+        lacking = [short_name(run.record.variant) for run in runs if group not in run.groups]
         if lacking:
             say(f"no table of {group!r}: {', '.join(lacking)} ran before this group was measured")
         elif bool(base.groups[group].any()):
@@ -118,7 +119,7 @@ def ablation_table(runs: Sequence[RankedRun], group: str | None = None, what: st
         low, high = bootstrap_interval(ndcg(ranks, 10))
         figures = summarize(ranks)
         table.add_row(
-            run.record.variant.rpartition(": ")[2] or FULL,
+            short_name(run.record.variant),
             f"{run.record.parameters:,}",
             str(run.record.epochs),
             f"{ranks.numel():,}",

@@ -19,7 +19,15 @@ from typing import Any
 import ml1m
 import torch
 import tyro
-from ablation_runs import FULL, begun, is_finished, print_ablations, read_back, record_once
+from ablation_runs import (
+    FULL,
+    begun,
+    is_finished,
+    print_ablations,
+    read_back,
+    record_once,
+    short_name,
+)
 from find_model import near
 from golden import golden_of
 from terminal import end_with_summary, say
@@ -211,7 +219,7 @@ def variant_label(options: Options, name: str) -> str:
 
 def name_of(one: ml1m.Planned) -> str:
     """Name of a variant."""
-    return one.variant.rpartition(": ")[2] or FULL
+    return short_name(one.variant)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal
 import tyro
 from find_model import near
 from golden import golden_of
-from ml1m import check_device
 from overrides import kinds_of, parse_overrides
 from terminal import say
 
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.models import MODELS, TriGRec
-from tgrec.training import Task, TrainSettings
+from tgrec.training import Task, TrainSettings, check_device
 
 Command = Literal["train", "export", "recommend", "all", "baselines"]
 Part = Literal["adversary", "alignment", "separation", "graph"]

@@ -256,7 +256,7 @@ def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("train --save_every 0", "--save_every needs to be a positive integer (got 0)"),
-        ("train --override device=foo", "--device foo: cannot be used here"),
+        ("train --override device=foo", "'device' 'foo' cannot be used here"),
         ("recommend --override inputs=sequence", "inputs is an option of its own; give --inputs"),
         ("recommend", "there is no stage 1 'users-simulated-food-seed0'"),
         ("recommend --joint --override EPOCH_TO_LOAD=1", "is not read by 'recommend --joint'"),
