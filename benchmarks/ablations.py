@@ -162,6 +162,8 @@ def run_all(options: Options) -> list[RankedRun]:
 
 def chosen(options: Options) -> dict[str, Variant]:
     """The variants to run, the full model first."""
+    if options.model == "trigrec":
+        raise ValueError("--model trigrec has domains; use benchmarks/trigrec.py ablations")
     if options.model not in ABLATIONS:
         raise ValueError(
             f"--model: there are no ablations of {options.model!r}"

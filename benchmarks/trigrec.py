@@ -5,9 +5,11 @@
     python benchmarks/trigrec.py export --target food --override "EPOCH_TO_LOAD=80,SPE_DOMAIN=B"
     python benchmarks/trigrec.py recommend --target food
     python benchmarks/trigrec.py baselines --target food --models popularity markov bert4rec
+    python benchmarks/trigrec.py ablations --target food --only "no graph" joint
 
 train learns the vectors of users (stage 1), export writes them into files, recommend trains the
-recommender on them (stage 2), and all does the three and draws. Without TriGRec's data it says so
+recommender on them (stage 2), and all does the three and draws. ablations leaves out one part at a
+time and tests the rest against the full model, user by user. Without TriGRec's data it says so
 and runs on simulated domains. What stands on the boards: benchmarks/README.md.
 """
 
@@ -15,20 +17,32 @@ from __future__ import annotations
 
 import torch
 import tyro
+from ablation_runs import print_ablations
 from golden import golden_of
 from overrides import kinds_of
 from terminal import end_with_summary, say
+from trigrec_ablations import run_ablations
 from trigrec_plan import MODEL_KINDS, SMALL, Options, Plan, make_plan, train_settings
 from trigrec_stages import export, read_vectors, recommend, recommender, second_begun, train_users
 
 from tgrec.data import only_domain
 from tgrec.models import MODELS
-from tgrec.training import RankedRun, Task, latest_folder, new_folder, record_run, run
+from tgrec.training import (
+    RankedRun,
+    Task,
+    latest_folder,
+    new_folder,
+    print_summary,
+    record_run,
+    run,
+)
 
 
 def main() -> None:
     """Parses the command line and runs it."""
-    end_with_summary(lambda: run_command(tyro.cli(Options, description=__doc__)))
+    options = tyro.cli(Options, description=__doc__)
+    show = print_ablations if options.command == "ablations" else print_summary
+    end_with_summary(lambda: run_command(options), show)
 
 
 def run_command(options: Options) -> list[RankedRun]:
@@ -38,6 +52,8 @@ def run_command(options: Options) -> list[RankedRun]:
     read_vectors(plan)  # before anything is trained: an hour later is no time to find a wrong file
     if options.command == "baselines":
         return [one for name in options.models for one in run_baseline(plan, name)]
+    if options.command == "ablations":
+        return run_ablations(plan)
     going_on = options.resume and options.command != "recommend"
     if options.command == "train" or (options.command == "all" and plan.two_stages):
         label = plan.label("users")

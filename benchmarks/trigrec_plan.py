@@ -17,7 +17,7 @@ from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.models import MODELS, TriGRec
 from tgrec.training import Task, TrainSettings, check_device
 
-Command = Literal["train", "export", "recommend", "all", "baselines"]
+Command = Literal["train", "export", "recommend", "all", "baselines", "ablations"]
 Part = Literal["adversary", "alignment", "separation", "graph"]
 PARTS = {"graph": "use_graph", **{n: n for n in ("adversary", "alignment", "separation")}}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -46,7 +46,7 @@ class Options:
     """What to run."""
 
     command: Annotated[Command, tyro.conf.Positional]
-    """train, export, recommend, all (the three), or baselines."""
+    """train, export, recommend, all (the three), baselines, or ablations."""
     target: Literal["food", "kitchen"] = "food"
     """The domain that is asked for."""
     override: str = ""
@@ -67,10 +67,13 @@ class Options:
     """What the recommender reads: sequence and vectors of users, or one of them."""
     models: tuple[str, ...] = BASELINES
     """Of the command baselines."""
+    only: tuple[str, ...] = ()
+    """Of the command ablations: variants to run beside the full model; by default all."""
     save_every: int = 10
     """Keep the weights of every so many epochs of stage 1 (EPOCH_TO_LOAD)."""
     resume: bool = False
-    """Go on with the newest run of the same name; all starts stage 2 where it was not begun."""
+    """Go on with the newest run of the same name. all and ablations also start what was not begun,
+    and ablations reads back what is finished."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,10 @@ def plan_for(options: Options, task: Task, names: list[str], given: Mapping[str,
     """The settings of a board that is loaded: golden ones, then those given."""
     small = task.board.startswith("simulated")
     model = {**golden_of("trigrec").model, **(SMALL if small else {}), "inputs": options.inputs}
-    model |= {PARTS[part]: False if part == "graph" else 0.0 for part in options.without}
     if "graph_weight" in given:  # what is asked for stays
         model["choose_weight"] = False
     model |= {k: v for k, v in given.items() if k in MODEL_KINDS}
+    model |= {PARTS[part]: False if part == "graph" else 0.0 for part in options.without}
     if given.get("SPE_DOMAIN", "A") not in LETTERS[: len(names)]:
         raise ValueError(
             f"--override: SPE_DOMAIN needs to be one of {list(LETTERS[: len(names)])}, for "
@@ -152,6 +155,12 @@ def check_options(options: Options, given: Mapping[str, Any]) -> None:
         raise ValueError(f"--save_every needs to be a positive integer (got {options.save_every})")
     if options.command in ("train", "export") and (options.joint or options.inputs == "sequence"):
         raise ValueError(f"{options.command} is about stage 1; leave --joint and --inputs out")
+    if options.command == "ablations" and (
+        options.joint or options.without or options.inputs != "both"
+    ):
+        raise ValueError("ablations has a variant for each of these; choose them with --only")
+    if options.only and options.command != "ablations":
+        raise ValueError(f"--only is not read by {options.command!r}; leave it out")
     for part in options.without:
         if PARTS[part] in given:
             raise ValueError(f"--without {part} and --override {PARTS[part]}: give one of them")

@@ -75,6 +75,10 @@ def train_users(plan: Plan, resumed: Path | None) -> Path:
     if result.stopped == "interrupted":
         (folder / SUMMARY).unlink(missing_ok=True)  # of before a finished run went on
         result.check_finished(plan.settings.metric)
+    before = summary(folder)
+    if before is not None and before["epochs"] == result.epochs:
+        say(f"stage 1 was finished, best epoch {result.best_epoch}")
+        return folder
     about = {"best_epoch": result.best_epoch, "epochs": result.epochs, "stopped": result.stopped,
              "seconds": result.seconds, "seconds_per_epoch": result.seconds_per_epoch,
              "validation": result.best, "parameters": model.num_parameters()}  # fmt: skip
@@ -110,7 +114,8 @@ def load_users(plan: Plan) -> FirstStage:
             f"command train and otherwise the same options"
         ) from error
     epoch = plan.given.get("EPOCH_TO_LOAD")
-    if epoch is None and not is_trained(folder):
+    about = summary(folder)
+    if epoch is None and about is None:
         raise ValueError(
             f"stage 1 in {folder} has not come to its end; finish it with --resume, or choose one "
             f"of its epochs with EPOCH_TO_LOAD"
@@ -124,18 +129,17 @@ def load_users(plan: Plan) -> FirstStage:
     assert isinstance(model, TriGRec)
     check_encoders(plan, model, folder)
     if epoch is None:
-        about = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        assert about is not None
         return FirstStage(model, about["best_epoch"], folder, about["seconds"])
     lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
     return FirstStage(model, epoch, folder, json.loads(lines[epoch - 1])["seconds"])
 
 
-def is_trained(folder: Path) -> bool:
-    """Whether stage 1 came to its end; older interrupted ones left a summary as well."""
+def summary(folder: Path) -> dict[str, Any] | None:
+    """What a stage 1 that came to its end left; older interrupted ones left a file as well."""
     path = folder / SUMMARY
-    if not path.is_file():
-        return False
-    return bool(json.loads(path.read_text(encoding="utf-8"))["stopped"] != "interrupted")
+    about: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return about if about.get("stopped", "interrupted") != "interrupted" else None
 
 
 def check_encoders(plan: Plan, first: TriGRec, folder: Path) -> None:

@@ -235,6 +235,7 @@ def test_features_that_the_data_lack_cannot_be_left_out(
     [
         (("--only", "no grph"), "'no grph' is no variant of tgt_bert4rec; did you mean 'no graph'"),
         (("--model", "tgt_bert"), "no ablations of 'tgt_bert'; did you mean 'tgt_bert4rec'"),
+        (("--model", "trigrec"), "use benchmarks/trigrec.py ablations"),
         (("--device", "nowhere"), "'device' 'nowhere' cannot be used here"),
         (("--board", "trigrec-food"), "measured by benchmarks/trigrec.py"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -57,7 +58,7 @@ def call(
         monkeypatch.setitem(BOARDS, tag, board)
 
     def run(words: str) -> tuple[int, str]:
-        argv = ["trigrec.py", *words.split(), "--out", str(tmp_path / "runs")]
+        argv = ["trigrec.py", *shlex.split(words), "--out", str(tmp_path / "runs")]
         monkeypatch.setattr(sys, "argv", argv)
         code = 0
         try:
@@ -197,6 +198,7 @@ def test_all_goes_on_where_it_was_stopped(
     whole, once, again = read_records(tmp_path / "r.jsonl")
     assert whole.metrics == once.metrics == again.metrics
     assert whole.settings["stage1"]["digest"] == again.settings["stage1"]["digest"]
+    assert once.settings["stage1"] == again.settings["stage1"]
     assert len(list((tmp_path / "runs").iterdir())) == 2
     # On another stage 1 the same stage 2 cannot go on.
     assert call(f"train {TINY},lr=0.05")[0] == 0
@@ -221,6 +223,51 @@ def test_what_stage_1_was_not_trained_with_is_refused(call: Call, tmp_path: Path
     code, printed = call(f"recommend --override {files}")
     assert code == 2
     assert "one width are needed (got spe_emb_path: 8, cross_emb_path: 6)" in printed
+
+
+def test_ablations_share_stage_1_and_are_read_back(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = f"ablations {TINY},adversary=0.2 --record {tmp_path / 'r.jsonl'} --only"
+    with monkeypatch.context() as patch:
+        stop_at(patch, "joint", 2)
+        code, printed = call(f"{words} vectors\\ only no\\ adversary joint")
+    assert code == 0, printed
+    assert "4 variants of trigrec: full, no adversary, vectors only, joint" in printed
+    assert "joint: interrupted in epoch 1" in printed
+    assert [r.variant for r in read_records(tmp_path / "r.jsonl")] == [
+        "", "no adversary", "vectors only",
+    ]  # fmt: skip
+    names = {p.name.partition("-simulated")[0] for p in (tmp_path / "runs").iterdir()}
+    assert names == {
+        "users", "users-no_adversary", "trigrec", "trigrec-no_adversary", "trigrec-vectors",
+        "trigrec_joint",
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        stop_at(patch, "users", 1)  # nothing but the joint model is trained
+        stop_at(patch, "recommender", 1)
+        code, printed = call(f"{words} vectors\\ only no\\ adversary joint --resume")
+    assert code == 0, printed
+    assert printed.count("read back from") == 3
+    assert "paired bootstrap over users against the full model" in " ".join(printed.split())
+    assert len(list((tmp_path / "runs").iterdir())) == 6
+    records = read_records(tmp_path / "r.jsonl")
+    assert [r.variant for r in records] == ["", "no adversary", "vectors only", "joint"]
+    first = [r.settings.get("stage1", {}).get("run") for r in records]
+    assert first[0] == first[2] == "users-simulated-food-seed0"
+    assert first[3] is None
+    assert [r.settings["adversary"] for r in records] == [0.2, 0, 0.2, 0.2]
+
+
+def test_variants_of_every_part(plans: ModuleType) -> None:
+    ablations = importlib.import_module("trigrec_ablations")
+    plan = plans.make_plan(plans.Options(command="ablations", dataset="simulated"))
+    full, *others = [
+        ablations.changed(plan, change).model for change in ablations.chosen(()).values()
+    ]
+    differing = [{k for k in other if other[k] != full.get(k)} for other in others]
+    parts = [{"adversary"}, {"separation"}, {"alignment"}, {"use_graph"}]
+    assert differing == [*parts, {"inputs"}, {"inputs"}, set()]
 
 
 def stop_at(patch: pytest.MonkeyPatch, stage: str, step: int) -> None:
@@ -255,6 +302,9 @@ def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("ablations --joint", "has a variant for each of these"),
+        ("ablations --only graph", "'graph' is no variant of trigrec; did you mean 'no graph'"),
+        ("all --only joint", "--only is not read by 'all'"),
         ("train --save_every 0", "--save_every needs to be a positive integer (got 0)"),
         ("train --override device=foo", "'device' 'foo' cannot be used here"),
         ("recommend --override inputs=sequence", "inputs is an option of its own; give --inputs"),

@@ -1,0 +1,88 @@
+"""What each part of TriGRec is worth: benchmarks/trigrec.py ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from ablation_runs import FULL, begun, is_finished, read_back, record_once
+from find_model import near
+from terminal import say
+from trigrec_plan import PARTS, Plan, plan_for
+from trigrec_stages import recommend, recommender, second_begun, train_users
+
+from tgrec.training import RankedRun, TrainingInterrupted, record_run
+
+# Name -> options that differ from those of the full model.
+ABLATIONS: dict[str, Mapping[str, Any]] = {
+    FULL: {},
+    "no adversary": {"without": ("adversary",)},
+    "no separation": {"without": ("separation",)},
+    "no alignment": {"without": ("alignment",)},
+    "no graph": {"without": ("graph",)},
+    "sequence only": {"inputs": "sequence"},
+    "vectors only": {"inputs": "vectors"},
+    "joint": {"joint": True},
+}
+
+
+def run_ablations(plan: Plan) -> list[RankedRun]:
+    """One run per variant that is not finished yet; the full model is the first."""
+    variants = chosen(plan.options.only)
+    say(f"{len(variants)} variants of trigrec: {', '.join(variants)}")
+    runs: list[RankedRun] = []
+    trained: set[str] = set()
+    for name, changes in variants.items():
+        say(f"{name}:")
+        try:
+            runs.append(run_variant(changed(plan, changes), "" if name == FULL else name, trained))
+        except TrainingInterrupted as stopped:
+            say(f"{name}: {stopped}; --resume finishes it and what is left")
+            break
+    return runs
+
+
+def chosen(only: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
+    """The variants to run, the full model first."""
+    for name in only:
+        if name not in ABLATIONS:
+            raise ValueError(
+                f"--only: {name!r} is no variant of trigrec{near(name, list(ABLATIONS))}"
+            )
+    return {k: v for k, v in ABLATIONS.items() if k in (FULL, *(only or ABLATIONS))}
+
+
+def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
+    """The plan of a variant; a part that it lacks has no weight to give."""
+    options = replace(plan.options, **changes)
+    lacking = {PARTS[part] for part in options.without}
+    given = {k: v for k, v in plan.given.items() if k not in lacking}
+    return plan_for(options, plan.task, plan.names, given)
+
+
+def run_variant(plan: Plan, variant: str, trained: set[str]) -> RankedRun:
+    """Trains and measures a variant, or reads it back.
+
+    Args:
+        plan: Of the variant.
+        variant: Label of its record.
+        trained: Stages 1 that this call has trained, by label: variants share them.
+    """
+    options, label = plan.options, plan.label("users")
+    if plan.two_stages and label not in trained:
+        train_users(plan, begun(options.out, label) if options.resume else None)
+        trained.add(label)
+    stage = recommender(plan)
+    folder = second_begun(plan, stage) if options.resume else None
+    if folder is not None and is_finished(folder):
+        say(f"read back from {folder}")
+        settings = {**stage.model.config, **asdict(plan.settings), **stage.further}
+        ranked = read_back(folder, settings, plan.task, variant)
+        record_once(options.record, ranked)
+        return ranked
+    ranked = recommend(plan, stage, folder)
+    ranked = replace(ranked, record=replace(ranked.record, variant=variant))
+    if options.record is not None:
+        record_run(options.record, ranked)
+    return ranked
