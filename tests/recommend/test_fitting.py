@@ -180,6 +180,20 @@ def test_running_out_of_memory_names_the_remedies(
         Recommender("enhanced_bert4rec").fit(cycle_graph(), show=False)
 
 
+def test_running_out_of_memory_while_answering_names_the_remedies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rec = Recommender("sasrec", **SMALL).fit(cycle_graph(), **QUICK)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(SASRec, "score", fail)
+    for ask in (lambda: rec.recommend(1), lambda: rec.explain(1, 2), lambda: rec.predict(1, 2)):
+        with pytest.raises(MemoryError, match=r"asking SASRec .*now max_len=8.*device='cpu'"):
+            ask()
+
+
 def test_other_errors_of_training_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("something else")

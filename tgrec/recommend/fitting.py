@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
 from tgrec.models.io import load_model
 from tgrec.recommend.folder import MODEL, read_catalogue
+from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names
 from tgrec.recommend.served import Served
 from tgrec.training import FitResult, TrainSettings
@@ -152,17 +153,6 @@ def train_or_say_why(
     Raises:
         MemoryError: If memory does not suffice.
     """
-    try:
-        return train(model, split, settings, **options)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        _out_of_memory(model, settings, error)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error) and "out of memory" not in str(error):
-            raise
-        _out_of_memory(model, settings, error)
-
-
-def _out_of_memory(model: RecModel, settings: TrainSettings, error: Exception) -> NoReturn:
     at_once = f"events_at_once={settings.events_at_once or 16384}"
     remedies = [f"a smaller batch_size (now {settings.batch_size}) in fit()",
                 f"parts of batches in fit() ({at_once}, or less)"]  # fmt: skip
@@ -172,10 +162,8 @@ def _out_of_memory(model: RecModel, settings: TrainSettings, error: Exception) -
     for name, value in model.config.items():
         if "checkpoint" in name and not value:
             remedies.append(f"gradient checkpointing, {name}=True in Recommender()")
-    raise MemoryError(
-        f"training {type(model).__name__} needs more memory than {settings.device} has; what "
-        f"helps: {'; '.join(remedies)}"
-    ) from error
+    with naming_remedies(f"training {type(model).__name__}", settings.device, remedies):
+        return train(model, split, settings, **options)
 
 
 def start_from(

@@ -17,6 +17,7 @@ from torch import Tensor
 from tgrec.data import RecBatch, Targets, TemporalRecGraph
 from tgrec.loader import GuestReader, NeighborhoodReader, SeedLoader, Track, reader_below
 from tgrec.models import RecModel
+from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names, coded_profile, genres_of, listed, plain
 from tgrec.sampler import EventIndex
 
@@ -250,10 +251,13 @@ def all_scores(served: Served, question: Question) -> Iterator[tuple[Tensor, Ten
 
 def score(served: Served, question: Question, batch: RecBatch) -> Tensor:
     """``[B, N]`` what the model says to the one who asks."""
-    if question.profile is None:
-        return served.model.score(batch)
-    model: Any = served.model  # of those that reads_profile knows
-    scores: Tensor = model.score(batch, profile=question.profile)
+    model: Any = served.model
+    told = {} if question.profile is None else {"profile": question.profile}
+    read = [f"{n}={model.config[n]}" for n in ("max_len", "num_neighbors") if n in model.config]
+    remedies = [f"a model that reads less of the past (now {', '.join(read)})"] if read else []
+    remedies.append("Recommender.load(folder, device='cpu'), or a machine with more")
+    with naming_remedies(f"asking {type(model).__name__}", served.index.device, remedies):
+        scores: Tensor = model.score(batch, **told)
     return scores
 
 
