@@ -85,7 +85,10 @@ def train_users(plan: Plan, resumed: Path | None) -> Path:
     write_text(folder / SUMMARY, json.dumps(about, indent=2) + "\n")
     say(f"stage 1: {result.seconds_per_epoch:.1f} s per epoch, best epoch {result.best_epoch}")
     if "discriminator" in result.history[-1]:
-        draw_monitored({"stage 1": result.history}, "discriminator", folder / "discriminator.png")
+        draw_monitored(
+            {"stage 1": result.history}, "discriminator", folder / "discriminator.png",
+            what="accuracy of the discriminator", chance=1 / len(plan.names),
+        )  # fmt: skip
     return folder
 
 
@@ -184,7 +187,8 @@ def export(plan: Plan) -> Path:
         }
         for kind in ("specific", "common")
     }
-    parts["cross"] = {" + ".join(names): table.values[:, table.names.index("cross")]}
+    # Of each user there is one, of the events of all domains.
+    parts["cross, one a user"] = {" + ".join(names): table.values[:, table.names.index("cross")]}
     draw_user_vectors(parts, folder / "vectors.png")
     return paths[-1].parent
 
@@ -288,5 +292,26 @@ def draw_weights(plan: Plan, model: TriGRec, folder: Path) -> None:
         weights = {k.replace(f"_{d}", f" {name}"): v for k, v in weights.items()}
     gate = float(torch.cat([gate for _, gate in parts]).mean())
     write_text(folder / "gates.json", json.dumps({"weights": weights, "gate": gate}) + "\n")
-    target = plan.options.target
-    draw_gates({target: weights}, {target: gate}, folder / "gates.png")
+    found = other_gates(plan, folder) | {plan.options.target: (weights, gate)}
+    both = {name: found[name] for name in plan.names if name in found}
+    draw_gates(
+        {name: weights for name, (weights, _) in both.items()},
+        {name: gate for name, (_, gate) in both.items()},
+        folder / "gates.png",
+    )
+
+
+def other_gates(plan: Plan, folder: Path) -> dict[str, tuple[dict[str, float], float]]:
+    """Weights and gate of the same model for the other targets, where it was measured."""
+    out, target, board = {}, plan.options.target, plan.task.board
+    what = "trigrec_joint" if plan.options.joint else "trigrec"
+    for name in plan.names:
+        label = plan.label(what, board.replace(target, name))
+        try:
+            path = latest_folder(folder.parent, label) / "gates.json"
+        except FileNotFoundError:
+            continue
+        if name != target and path.is_file():
+            about = json.loads(path.read_text(encoding="utf-8"))
+            out[name] = about["weights"], about["gate"]
+    return out

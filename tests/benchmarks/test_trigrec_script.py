@@ -259,6 +259,17 @@ def test_ablations_share_stage_1_and_are_read_back(
     assert [r.settings["adversary"] for r in records] == [0.2, 0, 0.2, 0.2]
 
 
+def test_gates_of_both_targets_are_drawn_together(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    stages = importlib.import_module("trigrec_stages")
+    monkeypatch.setattr(stages, "draw_gates", lambda w, g, path: drawn.append([*w, *g]))
+    for target in ("kitchen", "food"):
+        assert call(f"recommend --joint --target {target} {TINY}")[0] == 0
+    assert drawn == [["kitchen"] * 2, ["food", "kitchen"] * 2]
+
+
 def test_variants_of_every_part(plans: ModuleType) -> None:
     ablations = importlib.import_module("trigrec_ablations")
     plan = plans.make_plan(plans.Options(command="ablations", dataset="simulated"))

@@ -35,6 +35,9 @@ def test_training_is_drawn_as_far_as_it_is_known(tmp_path: Path) -> None:
 def test_a_value_that_is_followed(tmp_path: Path) -> None:
     (ax,) = draw_monitored({"a": RUN, "other": [{"epoch": 1, "loss": 1.0}]}, "alpha").axes
     assert [list(line.get_ydata()) for line in ax.lines] == [[0.3, 0.35, 0.4]]
+    (ax,) = draw_monitored({"a": RUN}, "alpha", what="share", chance=0.5).axes
+    assert ax.get_ylabel() == "share"
+    assert [list(line.get_ydata()) for line in ax.lines[1:]] == [[0.5, 0.5]]
     with pytest.raises(ValueError, match="no run follows 'beta'; the runs hold alpha, epoch"):
         draw_monitored({"a": RUN}, "beta", tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []

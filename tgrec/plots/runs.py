@@ -58,6 +58,8 @@ def draw_monitored(
     histories: Mapping[str, Sequence[Entry]],
     name: str,
     path: str | os.PathLike[str] | None = None,
+    what: str | None = None,
+    chance: float | None = None,
 ) -> Figure:
     """Draws one value of ``RecModel.monitor`` over epochs, such as the gate ``alpha``.
 
@@ -65,6 +67,8 @@ def draw_monitored(
         histories: Name of each run -> its entries.
         name: Of the value.
         path: As in :func:`draw_training`.
+        what: What the value is, on the vertical axis; by default its name.
+        chance: What guessing would give, drawn as a dashed line.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -78,7 +82,9 @@ def draw_monitored(
             ax.plot(epochs, values, label=run, linewidth=1.6)
     known = sorted({key for h in histories.values() for entry in h for key in entry})
     _need(bool(ax.lines), "name", f"no run follows {name!r}; the runs hold {', '.join(known)}")
-    _frame(ax, "epoch", name, f"{name} over training")
+    if chance is not None:
+        ax.axhline(chance, color="#8b929c", linewidth=1.0, linestyle="--", label="chance")
+    _frame(ax, "epoch", what or name, f"{what or name} over training")
     ax.locator_params(axis="x", integer=True)
     ax.legend(frameon=False, fontsize=9)
     save_figure(figure, path)
