@@ -59,6 +59,14 @@ def test_after_some_steps_it_says_once_how_long_all_will_take(
         assert out.getvalue() == said + "\n"
 
 
+def test_epochs_of_a_few_steps_are_over_before_anything_is_foretold() -> None:
+    out = io.StringIO()
+    with ProgressLine(TrainSettings(epochs=30), 5, True, Console(file=out, width=200)) as made:
+        for step in range(100):
+            made.step_done(Progress(epoch=step // 5, step=step % 5 + 1))
+    assert out.getvalue() == ""
+
+
 def test_times_in_words() -> None:
     words = [duration(s) for s in (5, 61, 1500, 7199, 9000)]
     assert words == ["less than a minute", "about 1 minute", "about 25 minutes",

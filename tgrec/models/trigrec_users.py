@@ -55,8 +55,9 @@ class UserEncoders(nn.Module):
     r"""Three readings of the same events, which differ in what they read and what they are for.
 
     * **specific**: the events of one domain, by themselves;
-    * **common**: the same, but a discriminator must not be able to tell which domain it was
-      (Ganin and Lempitsky, ICML 2015);
+    * **common**: the same, but trained against a discriminator that tells which domain it was
+      (Ganin and Lempitsky, ICML 2015). That the domain cannot be read from the vectors afterwards
+      is not reached: items of different domains have different vectors (benchmarks/LOG.md);
     * **cross**: the events of all domains, merged in their order.
 
     Each is a Transformer of one kind that fills in masked items, so that none can do without

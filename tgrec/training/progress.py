@@ -29,7 +29,8 @@ class Clock:
 class ProgressLine:
     """A bar with the time left on a terminal, one line per evaluation elsewhere.
 
-    On both, after some steps, one line that says how long all of them will take.
+    On both, after some steps of a first epoch that is longer than that, one line that says how long
+    all of them will take.
 
     Args:
         settings: Of the run.
@@ -56,6 +57,7 @@ class ProgressLine:
         )
         self.task = self.bar.add_task("epoch 1", total=settings.epochs * steps)
         self.seen, self.since = 0, 0.0  # steps of this session, and when the first one ended
+        self.first: int | None = None  # epoch that it began with
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -75,13 +77,15 @@ class ProgressLine:
         if self.live:
             self.bar.update(self.task, completed=done)
         self.seen += 1
+        self.first = progress.epoch if self.first is None else self.first
         if self.seen == 1:  # the first step also makes what the others find ready
             self.since = time.perf_counter()
-        elif self.show and self.seen == 1 + TIMED:
+        elif self.show and self.seen == 1 + TIMED and progress.epoch == self.first:
             each = (time.perf_counter() - self.since) / TIMED
             left = self.settings.epochs * self.steps - done
             epochs = self.settings.epochs - progress.epoch
-            self._say(f"{duration(left * each)} for {epochs} epochs here, evaluations not counted")
+            count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+            self._say(f"{duration(left * each)} for {count} here, evaluations not counted")
 
     def epoch_done(self, entry: dict[str, Any], progress: RunProgress) -> None:
         """Says how the epoch went; without a terminal only after an evaluation."""
