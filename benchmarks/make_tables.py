@@ -54,8 +54,10 @@ def main(check: bool = False, root: Path = ROOT) -> None:
         root: folder of the repository.
     """
     records = load(root)
+    # Shorter runs, which were made to compare variants, stand on the longer page only.
+    first = [r for r in records if r.protocol == MAIN_BOARD and ": " not in r.variant]
     pages = {
-        root / "README.md": page([r for r in records if r.protocol == MAIN_BOARD], detail=False),
+        root / "README.md": page(first, detail=False),
         root / "benchmarks" / "README.md": page(records, detail=True, results=root / RESULTS),
     }
     stale = []

@@ -164,6 +164,13 @@ def test_both_readmes_are_rewritten_and_then_pass_the_check(
     assert "`weekly`, track T1, Simulated" in (root / "benchmarks" / "README.md").read_text()
 
 
+def test_shorter_runs_stand_on_the_longer_page_only(script: ModuleType, root: Path) -> None:
+    add(root, make_record(), make_record(0.1, variant="6 epochs: no graph"))
+    script.main(root=root)
+    assert "6 epochs" not in (root / "README.md").read_text()
+    assert "(6 epochs: no graph)" in (root / "benchmarks" / "README.md").read_text()
+
+
 def test_a_new_record_makes_the_tables_stale(script: ModuleType, root: Path) -> None:
     add(root, make_record())
     script.main(root=root)
