@@ -11,7 +11,7 @@ benchmarks/README.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,9 @@ def run_all(options: Options) -> list[RankedRun]:
     task = ml1m.load_task(flags)
     say(f"board {task.board}, track {options.track}, data: {task.data}")
     check_features(options, variants, task.split.train)
-    planned = [plan(options, flags, task, *variant) for variant in variants.items()]
+    planned = differing(
+        options, [plan(options, flags, task, *variant) for variant in variants.items()]
+    )
     done = {
         one.label: read_back(
             one.folder, {**one.model.config, **asdict(one.settings)}, task, one.variant
@@ -176,6 +178,22 @@ def chosen(options: Options) -> dict[str, Variant]:
                 f"--only: {name!r} is no variant of {options.model}{near(name, list(variants))}"
             )
     return {k: v for k, v in variants.items() if k in (FULL, *(options.only or variants))}
+
+
+def differing(options: Options, planned: Sequence[ml1m.Planned]) -> list[ml1m.Planned]:
+    """The full model, and the variants that are another one with this golden setting."""
+    full = planned[0].model.config
+    same = [name_of(one) for one in planned[1:] if one.model.config == full]
+    asked = [name for name in same if name in options.only]
+    if asked:
+        raise ValueError(
+            f"--only: {asked[0]!r} is the full model on track {options.track}, since its golden "
+            f"setting is like that already; leave it out"
+        )
+    if same:
+        say(f"left out, since the full model on track {options.track} is like that: "
+            f"{', '.join(same)}")  # fmt: skip
+    return [one for one in planned if one is planned[0] or one.model.config != full]
 
 
 def check_features(

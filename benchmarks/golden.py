@@ -97,7 +97,7 @@ GOLDEN: dict[str, Golden] = {
 
 # Where the time of the question is known (tracks T2 and T2-coarse) and that is worth settings of
 # its own. 480,723 parameters: gates in the place of feed-forward layers, and vectors that say when
-# events happened and how long the newest one is ago. On T1 this is untried beyond 6 epochs.
+# events happened and how long the newest one is ago. On T1 only short runs were made (LOG.md).
 GOLDEN_T2: dict[str, Golden] = {
     "tgt_bert4rec": Golden(
         {**TGT, "tgt_blocks": 8, "tgt_gated": True, "time_vectors": True, "positions": "relative"},

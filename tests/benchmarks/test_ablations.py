@@ -122,6 +122,26 @@ def test_one_command_makes_all_runs_and_one_table(
     assert f"{summarize(runs[0].ranks['full'][rare])['NDCG@10']:.4f}" in printed
 
 
+def test_a_variant_that_is_the_full_model_is_left_out(
+    ablate: Call, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on T1, whose golden setting has neither gates nor vectors of times."""
+    golden = importlib.import_module("golden")
+    plain = MODEL | GATES | {"tgt_gated": False, "tgt_d_ff": 64, "time_vectors": False}
+    monkeypatch.setitem(golden.GOLDEN, "tgt_bert4rec", golden.Golden(plain, TRAIN))
+    code, printed = ablate("--epochs", "1", "--only", "feed-forward blocks", "BERT only")
+    assert code == 2
+    assert "'feed-forward blocks' is the full model on track T1" in printed
+    assert started == []
+    code, printed = ablate("--epochs", "1")
+    assert code == 0, printed
+    said = (
+        "left out, since the full model on track T1 is like that: no vectors of times, feed-forward"
+    )
+    assert said in printed
+    assert len(started) == 6
+
+
 def test_finished_variants_are_read_back_and_not_run_again(
     ablate: Call, started: list[str], tmp_path: Path
 ) -> None:

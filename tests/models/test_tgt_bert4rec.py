@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data import RecBatch, leave_one_out
-from tgrec.loader import SeedLoader
+from tgrec.loader import SeedLoader, Track
 from tgrec.models import BERT4Rec, TGT_BERT4Rec, TGTBERT4Rec
 from tgrec.models.io import load_model, save_model
 from tgrec.nn.transformer import Block, GatedBlock
@@ -141,6 +141,35 @@ def test_vectors_of_times_are_read_and_cover_the_training_events() -> None:
     plain = TGTBERT4Rec.from_graph(SPLIT.train, **SMALL, use_time=False, time_vectors=True)
     assert plain.tgt is not None
     assert plain.tgt.times is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("track", ["T1", "T2"])
+def test_no_position_reads_a_later_event_or_its_time(track: Track) -> None:
+    """But on T2 the time of the one event that it is asked for."""
+    model = TGTBERT4Rec.from_graph(
+        SPLIT.train, **SMALL, tgt_gated=True, time_vectors=True, positions="relative"
+    ).eval()
+    assert model.tgt is not None
+    for parameter in model.tgt.parameters():
+        parameter.normal_(std=0.3)
+    batch = SeedLoader(EventIndex(SPLIT.graph), model.sampling, track).batch(SPLIT.test)
+    history, asked = batch.history, batch.query_time
+    assert history is not None
+    assert (asked is None) == (track == "T1")
+    place, cut = torch.arange(history.item.size(1)), 5
+    later = place > cut
+    other = replace(
+        history,
+        item=torch.where(later, (history.item + 7) % ITEMS, history.item),
+        time=torch.where(later, history.time + 10**6, history.time),
+    )
+    shown = None
+    if asked is not None:  # entry j + 1 is when the event after edge j is asked for
+        shown = torch.where(torch.arange(asked.size(1)) > cut + 1, asked + 10**6, asked)
+    before, after = model.tgt_hidden(history, asked), model.tgt_hidden(other, shown)
+    assert torch.equal(before[:, ~later], after[:, ~later])
+    assert not torch.allclose(before[:, later], after[:, later])
 
 
 # ---- the gate --------------------------------------------------------------------------------

@@ -119,8 +119,9 @@ def test_a_profile_is_said_in_words_codes_or_years() -> None:
     for wrong in ({"age": [1, 2]}, {"age": float("nan")}, {"gender": None}, {"age": "25"}):
         with pytest.raises(ValueError, match=r"'(age|gender)' needs to be one of \["):
             coded_profile(graph, wrong)
+    text: Any = "gender=F"
     with pytest.raises(ValueError, match=r"'profile' needs to be like \{'gender': 'F'"):
-        coded_profile(graph, "gender=F")  # type: ignore[arg-type]
+        coded_profile(graph, text)
 
 
 @pytest.mark.parametrize(

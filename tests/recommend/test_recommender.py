@@ -88,11 +88,13 @@ def test_pairs_are_scored_in_their_order(fitted: Fitted) -> None:
         assert np.array_equal(rec.batch_predict(given), scores)
     assert rec.batch_predict([]).shape == (0,)
     assert len(rec.recommend([])) == 0
-    for wrong in ([1, 2], [(1, 2, 3)], ["ab"]):
+    no_pairs: list[Any] = [[1, 2], [(1, 2, 3)], ["ab"]]
+    for wrong in no_pairs:
         with pytest.raises(ValueError, match=r"'pairs' needs to hold pairs \(user_id, item_id\)"):
-            rec.batch_predict(wrong)  # type: ignore[arg-type]
+            rec.batch_predict(wrong)
+    number: Any = 7
     with pytest.raises(ValueError, match="'pairs' needs to be a list"):
-        rec.batch_predict(7)  # type: ignore[arg-type]
+        rec.batch_predict(number)
 
 
 def test_k_is_filled_or_the_reason_is_told(fitted: Fitted, graph: TemporalRecGraph) -> None:

@@ -83,9 +83,10 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
 
 def test_a_device_that_is_not_there_is_named_with_the_remedy() -> None:
     assert check_device("cpu") == torch.device("cpu")
-    for device in ("cuda:99", "gpu", 1.5):
+    devices: tuple[Any, ...] = ("cuda:99", "gpu", 1.5)
+    for device in devices:
         with pytest.raises(ValueError, match=f"'device' '{device}' cannot be used here .*'cpu'"):
-            check_device(device)  # type: ignore[arg-type]
+            check_device(device)
 
 
 def test_the_defaults_are_the_ones_of_the_seed() -> None:

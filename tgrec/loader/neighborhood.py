@@ -134,10 +134,8 @@ class NeighborhoodReader:
         self, store: NodeStorage, node_type: str, node: Tensor, cut: Tensor, now: Tensor | None
     ) -> None:
         """Writes degree and time of the seeds."""
-        events, size = (
-            self.index.by_user if node_type == "user" else self.index.by_item,
-            node.numel(),
-        )
+        events = self.index.by_user if node_type == "user" else self.index.by_item
+        size = node.numel()
         start, stop = events.past(node, cut)
         store.degree[:size] = stop - start
         if now is None and events.log.numel():

@@ -54,7 +54,6 @@ class TGTBranch(SequenceEncoder):
             causal=True, positions=positions,
             pair_kinds=NUM_BUCKETS if use_time else 0,
         )  # fmt: skip
-        self.use_time = use_time
         self.times = EventTimeEmbedding(d_model) if use_time and time_vectors else None
 
     def set_span(self, graph: TemporalRecGraph) -> None:
@@ -83,7 +82,7 @@ class TGTBranch(SequenceEncoder):
         self, vectors: Tensor, history: History, query_time: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """What the encoder is given: vectors with those of the times, and the kinds of pairs."""
-        if not self.use_time:
+        if self.pair_bias is None:
             return vectors, None
         asked = history.time if query_time is None else query_time[:, 1:]
         if self.times is not None:
