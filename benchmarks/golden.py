@@ -42,6 +42,9 @@ TGT = {
     "learnable_fusion": False,
     "graph_weight": 1.1,
     "choose_gates": True,
+    "tgt_blocks": 8,
+    "tgt_gated": True,
+    "positions": "relative",
 }
 
 GOLDEN: dict[str, Golden] = {
@@ -56,8 +59,8 @@ GOLDEN: dict[str, Golden] = {
     # and all events of long histories are trained on. The gate and the weight of the graph are not
     # learned but chosen, from here on: see the model.
     "tgt_bert4rec": Golden(
-        {**TGT, "tgt_blocks": 6, "tgt_d_ff": 64},
-        {**TRAIN, "epochs": 30, "lr": 3e-3, "windows": "all"},
+        TGT,
+        {**TRAIN, "epochs": 20, "lr": 3e-3, "windows": "all", "eval_every": 4},
     ),
     # One seed is one prediction here, not a whole sequence: larger batches, larger steps.
     "sage": Golden(
@@ -100,7 +103,7 @@ GOLDEN: dict[str, Golden] = {
 # events happened and how long the newest one is ago. On T1 only short runs were made (LOG.md).
 GOLDEN_T2: dict[str, Golden] = {
     "tgt_bert4rec": Golden(
-        {**TGT, "tgt_blocks": 8, "tgt_gated": True, "time_vectors": True, "positions": "relative"},
+        {**TGT, "time_vectors": True},
         {**TRAIN, "epochs": 16, "lr": 3e-3, "windows": "all", "eval_every": 4},
     ),
 }
