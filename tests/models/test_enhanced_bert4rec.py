@@ -161,8 +161,8 @@ def test_the_event_that_is_asked_for_is_not_counted_in_training() -> None:
     states = model.next_item(states_of(model, batch))
     lost = []
     for user in row:
-        for place in range(history.mask.size(1) + 1):
-            if place == history.mask.size(1) or history.mask[user, place]:
+        for place in range(1, history.mask.size(1) + 1):
+            if history.mask[user, place - 1]:  # of whom nothing is known nothing is asked
                 target = item[user] if place == history.mask.size(1) else history.item[user, place]
                 less = count - torch.nn.functional.one_hot(target, model.num_items)
                 scores = model.encode_item() @ states[user, place] + weight * less.log1p()
@@ -206,13 +206,15 @@ def test_every_prediction_of_a_task_weighs_the_same() -> None:
     assert batch.rating is not None
     cloze = module.make_cloze(batch, model.num_items, 0.4, 0.0)
     both = (module.uniform(batch.key, module.BOTH_SIDES) < 0.3).unsqueeze(1)
-    every, rated = cloze.mask & ~both, batch.history.rating
+    # What nothing is known of is not asked for, but where the past is hidden.
+    after_one = cloze.mask & torch.nn.functional.pad(cloze.mask, (1, 0))[:, :-1]
+    every, rated = after_one & ~both, batch.history.rating
     assert rated is not None
     rated = torch.cat([rated, batch.rating.unsqueeze(1)], dim=1)
     wanted = {
         "next_item": every.sum(),
         "item_prediction": (cloze.hole & both).sum(),
-        "rating_prediction": (every & (rated != 0)).sum(),
+        "rating_prediction": (every & rated.isfinite()).sum(),
         "user_preference": (GRAPH["item"].genre[cloze.target].any(2) & every).sum(),
     }
     sums, counts = model.loss_terms(batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,9 +25,12 @@ def test_histories_hold_the_ratings_of_their_events() -> None:
     by_event = dict(enumerate(graph[graph.interaction_types[0]].rating.tolist()))
     history = HistorySampler(index, 3, rating=True).sample(*all_questions(graph))
     assert history.rating is not None
-    wanted = [[by_event.get(e, 0.0) for e in row] for row in history.event_id.tolist()]
-    assert history.rating.tolist() == wanted
-    assert history.latest(2).rating.tolist() == [row[1:] for row in wanted]  # type: ignore[union-attr]
+    wanted = torch.tensor(
+        [[by_event.get(e, math.nan) for e in row] for row in history.event_id.tolist()]
+    )
+    torch.testing.assert_close(history.rating, wanted, rtol=0, atol=0, equal_nan=True)
+    latest = history.latest(2).rating
+    torch.testing.assert_close(latest, wanted[:, 1:], rtol=0, atol=0, equal_nan=True)
     assert HistorySampler(index, 3).sample(*all_questions(graph)).rating is None
 
 
@@ -38,7 +43,7 @@ def test_the_future_has_no_say(cut: int) -> None:
         HistorySampler(EventIndex(g), 5, rating=True).sample(*asked).rating
         for g in (graph, scramble_future(graph, cut))
     )
-    assert torch.equal(one, two)  # type: ignore[arg-type]
+    torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)
 
 
 def test_targets_have_theirs_while_training_only() -> None:
@@ -51,7 +56,9 @@ def test_targets_have_theirs_while_training_only() -> None:
     assert rating.tolist() == index.rating[seeds.cut].tolist()
     assert loader.batch(seeds).rating is None
     assert SeedLoader(index, Sampling(max_len=4)).batch(seeds, key=0).rating is None
-    assert index.rating_of(torch.tensor([3, 99])).tolist() == [4.0, 0.0]
+    found = index.rating_of(torch.tensor([3, 99]))
+    assert found[0] == 4.0
+    assert found[1].isnan()
 
 
 def test_without_ratings_nothing_is_known() -> None:
@@ -59,8 +66,10 @@ def test_without_ratings_nothing_is_known() -> None:
     loader = SeedLoader(index, Sampling(max_len=4, rating=True))
     batch = loader.batch(training_seeds(index, 4), key=0)
     assert batch.history is not None
-    assert not batch.history.rating.any()  # type: ignore[union-attr]
-    assert not batch.rating.any()  # type: ignore[union-attr]
+    assert batch.history.rating is not None
+    assert batch.rating is not None
+    assert batch.history.rating.isnan().all()
+    assert batch.rating.isnan().all()
 
 
 def test_two_kinds_of_events_of_which_one_is_rated() -> None:
@@ -70,5 +79,5 @@ def test_two_kinds_of_events_of_which_one_is_rated() -> None:
     del graph["user", "b", "item"].rating
     rating = EventIndex(graph).rating
     assert rating is not None
-    assert rating[1::2].tolist() == [0.0] * 6
+    assert rating[1::2].isnan().all()
     assert rating[::2].tolist() == table["rating"].tolist()[::2]

@@ -37,7 +37,7 @@ class History:
         event_id: ``[B, L]`` int64, -1 where ``mask`` is False.
         relation: ``[B, L]`` int64 index into ``EventIndex.relations``.
         mask: ``[B, L]`` bool, True at real events.
-        rating: ``[B, L]`` float32, 0 where ``mask`` is False or the rating is not known; None for
+        rating: ``[B, L]`` float32, NaN where ``mask`` is False or the rating is not known; None for
             models that do not ask for it (``Sampling.rating``).
     """
 
@@ -83,7 +83,7 @@ class RecBatch:
             scoring: scores are deterministic.
         graph: The sampled neighbourhoods of the users, as a PyG batch with the users of the seeds
             first (see :class:`tgrec.loader.NeighborhoodReader`).
-        rating: ``[B]`` float32 ratings of the targets, 0 where not known; part of the answer, too:
+        rating: ``[B]`` float32 ratings of the targets, NaN where not known; part of the answer, too:
             None when scoring, and for models that do not ask for it.
     """
 

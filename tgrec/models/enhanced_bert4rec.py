@@ -311,7 +311,10 @@ class EnhancedBERT4Rec(RecModel):
         facts, own = self.inputs.facts(batch.user, None, no_id, no_profile)
         items = self.encode_item()
         hidden = self.hidden(tokens, items, facts, both_sides)
-        every = cloze.mask & ~both_sides.unsqueeze(1)
+        # What somebody does first is what was put before them. Who is asked for without a past has
+        # one that is not known: any event of theirs, and the first is one of many.
+        past = no_past.unsqueeze(1) | (tokens.known.cumsum(1) > 0)
+        every = cloze.mask & ~both_sides.unsqueeze(1) & past
         terms = {"next_item": self._item_loss(self.next_item, items, hidden, every, cloze.target)}
         if self.masked_item is not None:
             hole = cloze.hole & both_sides.unsqueeze(1)
@@ -359,7 +362,7 @@ class EnhancedBERT4Rec(RecModel):
         assert batch.history.rating is not None
         assert batch.rating is not None
         rating = torch.cat([batch.history.rating, batch.rating.unsqueeze(1)], dim=1)
-        rows = rows & (rating != 0)
+        rows = rows & rating.isfinite()
         item, own = target[rows], own.unsqueeze(1).expand_as(hidden)[rows]
         guess = self.rating(hidden[rows], own, item, F.embedding(item, items))
         wanted = (rating[rows] - self.inputs.rating_scale[0]) / self.inputs.rating_scale[1]

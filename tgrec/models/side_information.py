@@ -84,8 +84,9 @@ def feature_values(graph: TemporalRecGraph, name: str) -> Tensor:
 
 
 def is_known(name: str, values: Tensor) -> Tensor:
-    """Which values say something: years and ratings other than 0, codes from 0 on."""
-    return values.isfinite() & (values != 0 if name in ("year", "rating") else values >= 0)
+    """Which values say something: years other than 0, codes from 0 on, any rating."""
+    said = {"year": values != 0, "rating": values.isfinite()}.get(name, values >= 0)
+    return values.isfinite() & said
 
 
 def bin_edges(name: str, values: Tensor) -> list[float]:

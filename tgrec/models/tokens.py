@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,7 +31,7 @@ class Tokens:
         asked: ``[B, S]`` int64 the time at which position p looks back: on T2 that of event p where
             only what is before it is read, else ``time``.
         timed: ``[B, S]`` bool, where ``asked`` is known.
-        rating: ``[B, S]`` float32, 0 where not known; None if the model reads none.
+        rating: ``[B, S]`` float32, NaN where not known; None if the model reads none.
     """
 
     item: Tensor
@@ -55,7 +56,7 @@ def cloze_tokens(
         known: ``[B, S]`` bool, where an event may be read.
     """
     time = F.pad(history.time, (0, 1))
-    rating = None if history.rating is None else F.pad(history.rating, (0, 1)) * known
+    rating = known_ratings(history, (0, 1), known)
     timed = known
     if query_time is None:
         time = carried_time(time, known)
@@ -81,12 +82,19 @@ def causal_tokens(
         known = known & ~no_past.unsqueeze(1)
     item = torch.where(known, F.pad(history.item, (1, 0)), num_items)
     time = F.pad(history.time, (1, 0))
-    rating = None if history.rating is None else F.pad(history.rating, (1, 0)) * known
+    rating = known_ratings(history, (1, 0), known)
     if query_time is None:
         time = carried_time(time, known)
         return Tokens(item, mask, known, time, time, known, rating)
     asked = torch.where(mask, query_time, 0)
     return Tokens(item, mask, known, torch.where(known, time, asked), asked, mask, rating)
+
+
+def known_ratings(history: History, pad: tuple[int, int], known: Tensor) -> Tensor | None:
+    """``[B, S]`` the ratings of events that may be read, NaN elsewhere; None if there are none."""
+    if history.rating is None:
+        return None
+    return torch.where(known, F.pad(history.rating, pad), math.nan)
 
 
 def choose_rows(rows: Tensor, one: Tokens, other: Tokens) -> Tokens:

@@ -98,4 +98,5 @@ def _mean_rating(served: Served, user: int) -> float | None:
     stores = [graph[t] for t in graph.interaction_types if "rating" in graph[t]]
     ratings = [store.rating[store.edge_index[0] == user] for store in stores]
     given = torch.cat(ratings) if ratings else torch.zeros(0)
+    given = given[given.isfinite()]
     return float(given.double().mean()) if given.numel() else None

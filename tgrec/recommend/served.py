@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -218,8 +219,8 @@ def _own_log(served: Served, item: Tensor, time: Tensor, node: int) -> TemporalR
         store.event_id = event_id[mine]
         if index.has_time:
             store.time = time[mine]
-        if index.rating is not None:  # 0 is not known
-            store.rating = torch.zeros_like(item[mine]).float()
+        if index.rating is not None:  # NaN is not known
+            store.rating = torch.full(item[mine].shape, math.nan)
     return graph
 
 

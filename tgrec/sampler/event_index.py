@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,7 +105,7 @@ class EventIndex:
         relations: Names of the kinds of events; ``relation`` indexes them.
         user, item, time, event_id, relation: ``[E]`` int64, the log in event order. ``time`` is 0
             everywhere if the graph has no times (``has_time`` says so).
-        rating: ``[E]`` float32, 0 where an event has none; None if no kind of events has ratings.
+        rating: ``[E]`` float32, NaN where an event has none; None if no kind of events has ratings.
         by_user, by_item: The two :class:`EventList`.
     """
 
@@ -158,12 +159,12 @@ class EventIndex:
         return self.event_id.numel()
 
     def rating_of(self, event_id: Tensor) -> Tensor:
-        """``[n]`` float32 ratings of events, 0 where there is no such event or it has none."""
+        """``[n]`` float32 ratings of events, NaN where there is no such event or it has none."""
         if self.rating is None or self.num_events == 0:
-            return torch.zeros(event_id.shape, device=self.device)
+            return torch.full(event_id.shape, math.nan, device=self.device)
         place = torch.searchsorted(self.event_id, event_id).clamp_(max=self.num_events - 1)
         found = self.event_id.index_select(0, place) == event_id
-        return torch.where(found, self.rating.index_select(0, place), 0.0)
+        return torch.where(found, self.rating.index_select(0, place), math.nan)
 
     def check_seeds(self, node: Tensor, cut: Tensor, node_type: str = "user") -> None:
         """Raises ValueError unless the seeds are int64 ``[B]``, on this device and known nodes."""
@@ -216,11 +217,13 @@ class EventIndex:
 
 
 def _ratings(stores: list[Any], device: torch.device) -> Tensor | None:
-    """The ratings of all events, kind by kind, 0 where there is none."""
+    """The ratings of all events, kind by kind, NaN where there is none."""
     if not any("rating" in store for store in stores):
         return None
     parts = [
-        s.rating.to(device).float() if "rating" in s else torch.zeros(s.event_id.shape).to(device)
+        s.rating.to(device).float()
+        if "rating" in s
+        else torch.full(s.event_id.shape, math.nan, device=device)
         for s in stores
     ]
-    return torch.nan_to_num(torch.cat(parts))
+    return torch.cat(parts)

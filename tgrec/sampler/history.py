@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -62,7 +63,7 @@ class HistorySampler:
             place = torch.zeros_like(place)
             empty = torch.zeros_like(place)
             return History(
-                empty, empty, empty - 1, empty, mask, empty.float() if self.rating else None
+                empty, empty, empty - 1, empty, mask, empty * math.nan if self.rating else None
             )
         place = place.clamp_(min=0)
         log = _take(events.log, place)
@@ -78,7 +79,9 @@ class HistorySampler:
 
     def _ratings(self, log: Tensor, mask: Tensor) -> Tensor:
         known = self.index.rating
-        return mask * 0.0 if known is None else torch.where(mask, _take(known, log), 0.0)
+        if known is None:
+            return torch.full(mask.shape, math.nan, device=mask.device)
+        return torch.where(mask, _take(known, log), math.nan)
 
 
 def _only(index: EventIndex, relations: Sequence[str]) -> EventList:

@@ -60,7 +60,8 @@ def rating_rmse(
     index = EventIndex(split.graph, device)
     asked = targets.to(device)
     wanted = index.rating_of(asked.cut)
-    asked, wanted = asked.select(wanted != 0), wanted[wanted != 0]
+    rated = wanted.isfinite()
+    asked, wanted = asked.select(rated), wanted[rated]
     if len(asked) == 0:
         raise ValueError("no target has a rating: 'split' needs a graph with ratings")
     guess = torch.zeros_like(wanted)
@@ -103,7 +104,7 @@ def bias_model(
         ValueError: If the graph has no ratings.
     """
     index = EventIndex(graph, "cpu")
-    known = None if index.rating is None else index.rating != 0
+    known = None if index.rating is None else index.rating.isfinite()
     if index.rating is None or known is None or not known.any():
         raise ValueError("'graph' has no ratings")
     user, item, rating = index.user[known], index.item[known], index.rating[known].double()
