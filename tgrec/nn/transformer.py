@@ -182,7 +182,8 @@ class GatedBlock(Projections):
         n = self.norm_1(x)
         q, k, v = self.heads(n, last)
         x, n = (x[:, -1:], n[:, -1:]) if last else (x, n)
-        mixed = attend(q, k, F.silu(v)).transpose(1, 2).reshape(x.shape)
+        # In one piece, as its gradient comes: the backward pass of SiLU is slow where they differ.
+        mixed = attend(q, k, F.silu(v.contiguous())).transpose(1, 2).reshape(x.shape)
         out: Tensor = x + self.out(self.drop(F.silu(self.gate(n)) * self.norm_2(mixed)))
         return out
 
