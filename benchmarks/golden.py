@@ -23,7 +23,7 @@ class Golden:
 #   --batch_size 256 --epochs 200 --patience 20 --lr 0.001 --lr_decay none --warmup_steps 0
 #   --windows last
 #   --n_blocks 2 --tgt_blocks 2 --tgt_d_ff 256 --temperature 0 --graph_weight 2
-#   --tgt_fusion_alpha 0.3 --tgt_learnable_fusion True
+#   --positions learned --time_vectors False --tgt_fusion_alpha 0.3 --tgt_learnable_fusion True
 TRAIN = {"batch_size": 64, "lr": 1e-3, "lr_decay": "cosine", "warmup_steps": 100, "eval_every": 5}
 
 # BERT4Rec learns from holes only. With 20 % of them and the same event last in every epoch it
@@ -100,7 +100,7 @@ GOLDEN: dict[str, Golden] = {
     ),  # fmt: skip
 }
 
-# Where the time of the question is known (tracks T2 and T2-coarse), and fewer epochs are enough.
+# Where the time of the question is known (tracks T2 and T2-coarse) fewer epochs are enough.
 GOLDEN_T2: dict[str, Golden] = {
     "tgt_bert4rec": Golden(
         TGT,

@@ -322,6 +322,8 @@ def model_settings(options: Options, golden: Golden, cls: type[RecModel]) -> dic
     }
     if {"fusion_alpha", "graph_weight"} & given.keys() or given.get("learnable_fusion"):
         given.setdefault("choose_gates", False)  # what is asked for stays
+    if "tgt_d_ff" in given:
+        given.setdefault("tgt_gated", False)  # only feed-forward layers have a width
     return {**golden.model, **{a: v for a, v in given.items() if takes(cls, a)}}
 
 

@@ -92,13 +92,25 @@ def test_the_golden_settings_are_taken_by_their_model(name: str, ml1m: ModuleTyp
     assert (name in settings.GOLDEN) == (MODELS[name](60).num_parameters() > 0)
 
 
-def test_what_knows_the_time_of_the_question_has_settings_of_its_own(ml1m: ModuleType) -> None:
-    of_track = {t: ml1m.golden_of("tgt_bert4rec", t).model for t in ("T1", "T2", "T2-coarse")}
-    assert of_track["T2"] == of_track["T2-coarse"]
-    assert "time_vectors" in of_track["T2"].keys() - of_track["T1"].keys()
-    for golden in of_track.values():
-        assert 400_000 < MODELS["tgt_bert4rec"](3706, **golden).num_parameters() <= 510_000
+def test_one_model_for_all_tracks_which_take_fewer_epochs_with_the_time(ml1m: ModuleType) -> None:
+    of_track = {t: ml1m.golden_of("tgt_bert4rec", t) for t in ("T1", "T2", "T2-coarse")}
+    assert of_track["T2"] is of_track["T2-coarse"]
+    assert of_track["T2"].model == of_track["T1"].model
+    assert of_track["T2"].train["epochs"] < of_track["T1"].train["epochs"]
+    of_all = MODELS["tgt_bert4rec"](3706, **of_track["T1"].model)
+    assert 400_000 < of_all.num_parameters() <= 510_000
     assert ml1m.golden_of("sasrec", "T2") is ml1m.golden_of("sasrec", "T1")
+
+
+def test_who_asks_for_a_width_gets_feed_forward_layers(ml1m: ModuleType, parse: Call) -> None:
+    golden, cls = ml1m.golden_of("tgt_bert4rec"), MODELS["tgt_bert4rec"]
+    assert ml1m.model_settings(parse(""), golden, cls)["tgt_gated"]
+    asked = ml1m.model_settings(parse("--tgt_d_ff 48"), golden, cls)
+    assert asked["tgt_gated"] is False
+    assert cls(60, **asked).tgt.blocks[0].up.out_features == 48
+    both = ml1m.model_settings(parse("--tgt_d_ff 48 --tgt_gated True"), golden, cls)
+    with pytest.raises(ValueError, match="'tgt_d_ff' needs tgt_gated=False"):
+        cls(60, **both)
 
 
 @pytest.mark.parametrize(
