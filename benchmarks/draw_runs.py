@@ -24,6 +24,7 @@ from tgrec.loader import SeedLoader, Track
 from tgrec.metrics import length_groups
 from tgrec.models import MODELS, TGTBERT4Rec, load_model
 from tgrec.models.bert4rec import append_mask
+from tgrec.models.io import read_config
 from tgrec.nn.gap_attention import NUM_BUCKETS
 from tgrec.nn.transformer import Attend
 from tgrec.plots import (
@@ -59,15 +60,18 @@ def main(
     written: list[Path] = []
     if histories:
         draw_training(histories, written_to(written, out / "training.png"))
-    gates = {name: h for name, h in histories.items() if any("alpha" in e for e in h)}
+    # A gate that is fixed, or chosen when training is over, has no trace.
+    gates = {n: h for n, h in histories.items() if len({e.get("alpha") for e in h}) > 1}
     if gates:
         draw_monitored(gates, "alpha", written_to(written, out / "alpha.png"))
     ranked = {f.name: read_ranks(f / "ranks.npz")["full"] for f in folders if has_ranks(f)}
     if ranked:
         draw_rank_curves(ranked, written_to(written, out / "ranks.png"))
     for folder in folders:
-        model = load_model(folder / "model", MODELS) if (folder / "model").is_dir() else None
-        if isinstance(model, TGTBERT4Rec):
+        saved = folder / "model"
+        if saved.is_dir() and read_config(saved)["class"] == TGTBERT4Rec.__name__:
+            model = load_model(saved, MODELS)
+            assert isinstance(model, TGTBERT4Rec)
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             _, split = load_board(config["board"], root)
             draw_model(model.eval(), split, config["settings"]["track"], out, folder.name, written)

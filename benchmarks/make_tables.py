@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -203,16 +204,22 @@ def test_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list
 def variant_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list[str]:
     """Paired tests of each variant against its model, as blocks of Markdown; none without ranks.
 
-    ``6 epochs: no graph`` is a variant of ``6 epochs: full``, ``no graph`` of the model itself.
+    ``6 epochs: no graph`` is a variant of ``6 epochs: full``, ``no graph`` of the model itself; of
+    several rows of that name, of the one whose settings differ least.
     """
     read = [per_user(name, row, results) for name, row in zip(names, rows, strict=True)]
-    tested = {(one.row[0].model, one.row[0].variant): one for one in read if one is not None}
+    tested = [one for one in read if one is not None]
     lines = []
-    for (model, variant), one in tested.items():
-        settings, colon, _ = variant.rpartition(": ")
-        base = tested.get((model, f"{settings}: full" if colon else ""))
-        if base is None or base is one:
+    for one in tested:
+        record = one.row[0]
+        settings, colon, _ = record.variant.rpartition(": ")
+        full = record.model, f"{settings}: full" if colon else ""
+        if (record.model, record.variant) == full:
             continue
+        bases = [b for b in tested if (b.row[0].model, b.row[0].variant) == full]
+        if not bases:
+            continue
+        base = min(bases, key=partial(differences, one))
         cells = [one.name, base.name, f"{one.row[0].parameters:,}"]
         lines.append(_line([*cells, f"{float(one.values.mean()):.4f}", paired_cell(one, base)]))
     if not lines:
@@ -220,6 +227,12 @@ def variant_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> l
     heads = ["variant", "of", "params", "NDCG@10", "difference to it"]
     about = "What a part is worth: variants against their models, paired over users as above."
     return [about, "\n".join([_line(heads), _line([":--"] * 2 + ["--:"] * 3), *lines])]
+
+
+def differences(one: Tested, other: Tested) -> int:
+    """How many settings of two rows differ."""
+    left, right = _settings(one.row[0]), _settings(other.row[0])
+    return sum(left.get(name) != right.get(name) for name in left.keys() | right.keys())
 
 
 def per_user(name: str, row: Row, results: Path) -> Tested | None:

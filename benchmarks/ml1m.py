@@ -14,7 +14,8 @@ import dataclasses
 import inspect
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,13 +23,13 @@ import torch
 import tyro
 from find_model import find_model, near
 from golden import Golden, golden_of
-from terminal import RANK, end_with_summary, say
+from terminal import RANK, end_with_summary, say, spell_out
 
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel, load_model
-from tgrec.models.io import read_config
+from tgrec.models.io import parameters_digest, read_config
 from tgrec.nn.transformer import Positions
 from tgrec.training import (
     RankedRun,
@@ -171,21 +172,11 @@ def main() -> None:
     config = (tyro.conf.FlagConversionOff,)
     end_with_summary(
         lambda: run_all(
-            tyro.cli(Options, args=spell_out(sys.argv[1:]), description=__doc__, config=config)
+            tyro.cli(
+                Options, args=spell_out(sys.argv[1:], Options), description=__doc__, config=config
+            )
         )
     )
-
-
-def spell_out(arguments: list[str]) -> list[str]:
-    """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well."""
-    switches = {f"__{f.name}" for f in dataclasses.fields(Options) if "bool" in str(f.type)}
-    out: list[str] = []
-    for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
-        is_value = bool(out) and out[-1].replace("-", "_") in switches
-        out.append(word.capitalize() if is_value else word)
-        if word.replace("-", "_") in switches and after.startswith("--"):
-            out.append("True")
-    return out
 
 
 @dataclass(frozen=True)
@@ -198,6 +189,7 @@ class Planned:
     settings: TrainSettings
     folder: Path | None  # of the run to resume
     variant: str = ""  # label of the record
+    further: Mapping[str, Any] = field(default_factory=dict)  # settings for the record
 
 
 def run_all(options: Options) -> list[RankedRun]:
@@ -245,7 +237,9 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
         raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
     folder = latest_folder(options.out, label) if options.resume else None
-    return Planned(name, label, model, settings, folder)
+    # What starts from other weights, or only asks them, is no run like those from scratch.
+    further = {} if options.weights is None else {"weights": parameters_digest(model.state_dict())}
+    return Planned(name, label, model, settings, folder, further=further)
 
 
 def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
@@ -263,7 +257,8 @@ def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
     parameters, events = model.num_parameters(), task.split.train.num_events
     say(f"{one.name}: {parameters:,} parameters, {events:,} training events, run folder {folder}")
     ranked = run(one.name, model, task, settings, folder, resume=options.resume,
-                 train=not options.eval_only, extra={"options": _plain(options)})  # fmt: skip
+                 train=not options.eval_only, extra={"options": _plain(options)},
+                 further_settings=one.further)  # fmt: skip
     labelled = dataclasses.replace(ranked.record, variant=one.variant)
     ranked = dataclasses.replace(ranked, record=labelled)
     if options.tie_audit:
@@ -306,6 +301,9 @@ def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> 
             raise ValueError(f"--{flag}: none of {[n for n, _ in classes]} has that setting")
         if options.weights is not None:
             raise ValueError(f"--{flag}: the model in --weights has its own; leave one of them out")
+    for flag in TRAIN_FLAGS if options.eval_only else ():
+        if getattr(options, flag) is not None:
+            raise ValueError(f"--{flag}: --eval-only trains nothing; leave one of them out")
     if options.weights is not None and len(classes) > 1:
         raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
 

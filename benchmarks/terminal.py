@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 from rich.console import Console
 
@@ -40,3 +41,15 @@ def complain(text: str) -> None:
 def say(text: str) -> None:
     """Prints one line, however long."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def spell_out(arguments: list[str], options: type) -> list[str]:
+    """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well."""
+    switches = {f"__{f.name}" for f in fields(options) if "bool" in str(f.type)}
+    out: list[str] = []
+    for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
+        is_value = bool(out) and out[-1].replace("-", "_") in switches
+        out.append(word.capitalize() if is_value else word)
+        if word.replace("-", "_") in switches and after.startswith("--"):
+            out.append("True")
+    return out

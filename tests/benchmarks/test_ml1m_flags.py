@@ -43,7 +43,7 @@ def parse(ml1m: ModuleType) -> Callable[..., Any]:
     """Words -> Options."""
     config = (ml1m.tyro.conf.FlagConversionOff,)
     return lambda line: ml1m.tyro.cli(
-        ml1m.Options, args=ml1m.spell_out(line.split()), config=config
+        ml1m.Options, args=ml1m.spell_out(line.split(), ml1m.Options), config=config
     )
 
 
@@ -194,6 +194,7 @@ def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -
         ("--board simulatd-loo", "there is no 'simulatd-loo'; did you mean 'simulated-loo'?"),
         ("--board ml1m-loo", "--board ml1m-loo is not on --dataset simulated"),
         ("--eval-only", "--eval-only: sasrec has learned parameters; give them with --weights"),
+        ("--eval-only --weights x --lr 0.1", "--lr: --eval-only trains nothing"),
         ("--model sasrec markov --weights x", "--weights belongs to one model (got 2 models)"),
         ("--weights x --d_model 8", "--d_model: the model in --weights has its own"),
     ],

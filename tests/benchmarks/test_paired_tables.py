@@ -142,6 +142,19 @@ def test_variants_are_tested_against_their_own_model(script: ModuleType, tmp_pat
     ]  # fmt: skip
 
 
+def test_of_several_models_of_one_name_a_variant_belongs_to_the_nearest(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    ones = torch.ones_like(USER)
+    full = [
+        recorded(tmp_path, "mine", ones, settings={"width": 8, "graph": 1}),
+        recorded(tmp_path, "mine", ones + 2, settings={"width": 4, "graph": 1, "inputs": "few"}),
+    ]
+    part = recorded(tmp_path, "mine", ones + 1, variant="no graph", settings={"width": 8})
+    table = script.board_table([*full, part], True, tmp_path).partition("What a part is worth")[2]
+    assert "-0.3691 (-36.9 %)" in table
+
+
 def test_without_ranks_there_are_no_tests(script: ModuleType, tmp_path: Path) -> None:
     records = [recorded(tmp_path, name, draw(i), user=None) for i, name in enumerate("ab")]
     text = script.board_table(records, detail=True, results=tmp_path)

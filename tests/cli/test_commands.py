@@ -130,6 +130,8 @@ def parse(model: str, *words: str) -> tuple[dict[str, Any], Any]:
          {"fusion_alpha": 0.5, "learnable_fusion": False}),
         ("tgt_bert4rec", "--learnable-fusion --use_time False",
          {"learnable_fusion": True, "use_time": False}),
+        ("tgt_bert4rec", "--learnable-fusion=true --use_time=False --use_wandb=false",
+         {"learnable_fusion": True, "use_time": False}),
         ("sage", "--num_neighbors 7 2 --seeds_per_user 5",
          {"num_neighbors": (7, 2), "seeds_per_user": 5}),
     ],
@@ -163,8 +165,8 @@ def test_every_model_has_its_flags(name: str) -> None:
 def test_wandb_hears_of_every_epoch_as_it_ends(
     tgrec: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train", home, "--model", "sasrec", *TINY, "--epochs", "2", "--out", tmp_path / "r",
-             "--use_wandb"]  # fmt: skip
+    words = ["train", home, "--model", "sasrec", *TINY[:-2], "--epochs", "2", "--out",
+             tmp_path / "r", "--use_wandb"]  # fmt: skip
     assert "python -m pip install wandb" in tgrec(*words)[2]
     (tmp_path / "wandb.py").write_text(
         "import pathlib\n"
@@ -194,7 +196,7 @@ def history_of(folder: Path) -> list[dict[str, Any]]:
 def test_an_interrupted_training_goes_on_bit_equal(
     tgrec: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train", home, "--model", "sasrec", *TINY, "--epochs", "3", "--batch_size", "2",
+    words = ["train", home, "--model", "sasrec", *TINY[:-2], "--epochs", "3", "--batch_size", "2",
              "--json", "--out"]  # fmt: skip
     assert tgrec(*words, tmp_path / "whole")[0] == 0
     steps, terms = iter(range(1, 100)), SASRec.loss_terms
@@ -280,6 +282,10 @@ def test_titles_histories_and_moments(tgrec: Run, saved: Path) -> None:
                       "--k", "3", "--json")  # fmt: skip
     wanted = rec.recommend(2, 3, filter_seen=False, at=978300300)
     assert json.loads(out) == wanted.astype(object).to_dict("records")
+    words = ["recommend", saved, "--user_id", "2", "--seen", "--k", "3", "--json", "--at"]
+    assert tgrec(*words, "978300300000")[1] == out
+    year = rec.recommend(2, 3, filter_seen=False, at="2013")  # and not after 2013 seconds
+    assert json.loads(tgrec(*words, "2013")[1]) == year.astype(object).to_dict("records")
 
 
 def test_somebody_new_is_described(tgrec: Run, home: Path, tmp_path: Path) -> None:
@@ -365,6 +371,22 @@ def test_eval_and_compare_agree(tgrec: Run, saved: Path) -> None:
     assert test["difference"] == pytest.approx(metrics["full"]["NDCG@10"] - other)
 
 
+def test_models_that_were_told_different_things_are_not_compared(
+    tgrec: Run, saved: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    graph = Recommender.load(saved).graph
+    rec = Recommender("sasrec", d_model=8, n_blocks=1, d_ff=8, max_len=6)
+    rec.fit(graph, epochs=1, track="T2", show=False).save(told)
+    for words in ((saved, told), (told, "markov", "--track", "T1")):
+        status, _, err = tgrec("compare", *words)
+        assert status == 2
+        assert "models on several tracks (['T1', 'T2'])" in err
+    status, out, _ = tgrec("compare", told, "markov", "--json")
+    assert status == 0
+    assert json.loads(out)["track"] == "T2"
+
+
 def test_tables_name_model_and_seed(tgrec: Run, saved: Path) -> None:
     status, out, _ = tgrec("compare", saved, "markov", "--sampled", "false")
     assert status == 0
@@ -397,6 +419,9 @@ def test_tables_name_model_and_seed(tgrec: Run, saved: Path) -> None:
         ("data card simulated --user who", 2, "--user is for tables; simulated is none"),
         ("data import . --out films.csv", 2, "--out needs to end in .tgrec"),
         ("recommend film --user_id 77", 2, "there is no user 77"),
+        ("recommend film --user_id \u00b2", 2, "there is no user '\u00b2'"),
+        ("recommend film --user_id 2 --user 3", 2, "--user_id is given twice"),
+        ("train . --model markov --init_from film", 2, "'init_from': SkipMarkov has no parameters"),
         ("recommend film --user_id 77", 2, "for somebody new ask with a history"),
         ("recommend film", 2, "--user_id, --history or --profile is needed"),
         ("recommend film --profile gender", 2, "like gender=F,age=25 (got 'gender')"),

@@ -179,18 +179,18 @@ TIMES: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
 ]
 RATINGS: list[tuple[str, pd.DataFrame, dict[str, Any], str]] = [
     (
-        "NaN",
-        table(stars=[1, MISSING, 3]),
-        {"rating": "stars"},
-        "'rating': column 'stars' is not a number in row 2 .*; drop these rows or fill them",
-    ),
-    (
         "text",
         table(stars=["good", "bad", "ugly"]),
         {"rating": "stars"},
         r"'rating': column 'stars' is not numeric \(first value 'good'\); convert it with",
     ),
-    ("infinite", table(stars=[1, 2, np.inf]), {"rating": "stars"}, "is not a number in row 3"),
+    (
+        "infinite",
+        table(stars=[1, MISSING, np.inf]),
+        {"rating": "stars"},
+        r"'rating': column 'stars' is infinite .* in row 3 \(1 in all\); correct .* leave them",
+    ),
+    ("huge", table(stars=[1, 1e300, 2]), {"rating": "stars"}, "beyond float32 in row 2"),
     (
         "missing kind",
         table(kind=["a", None, "b"]),

@@ -139,6 +139,36 @@ def test_tables_of_users_may_hold_more_than_the_events() -> None:
 # ---- CSV -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [None, "y"])
+def test_unknown_ratings_come_back_as_unknown(kind: str | None, tmp_path: Path) -> None:
+    table = table_of([(1, "a", 1, "x"), (1, "b", 2, "x"), (2, "a", 3, kind or "x")])
+    table["rating"] = [0.0, np.nan, np.nan]
+    relation = None if kind is None else "relation"
+    graph = TemporalRecGraph.from_pandas(table, rating="rating", relation=relation)
+    first = graph[graph.interaction_types[0]].rating
+    assert first.isnan().tolist() == [False, True, True][: first.numel()]
+    assert first[0] == 0.0
+    frame = graph.to_pandas()
+    graph.to_csv(tmp_path / "a.csv")
+    for again in (
+        TemporalRecGraph.from_pandas(frame, rating="rating", relation=relation),
+        TemporalRecGraph.from_csv(tmp_path / "a.csv", rating="rating", relation=relation),
+        TemporalRecGraph.from_networkx(graph.to_networkx()),
+    ):
+        assert again.to_pandas().equals(frame)
+        assert ["rating" in again[t] for t in again.interaction_types] == [
+            "rating" in graph[t] for t in graph.interaction_types
+        ]
+
+
+@pytest.mark.parametrize("stars", [[np.nan] * 2, [None] * 2, [pd.NA] * 2])
+def test_a_column_without_any_rating_is_none(stars: list[Any]) -> None:
+    table = table_of([(1, "a", 1, "x"), (1, "b", 2, "x")]).assign(stars=stars)
+    graph = TemporalRecGraph.from_pandas(table, rating="stars")
+    assert graph.interaction_types == [("user", "interacts", "item")]
+    assert "rating" not in graph["user", "interacts", "item"]
+
+
 def test_csv_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "a folder" / "\u00e9v\u00e9nements.csv"
     graph = toy_graph()

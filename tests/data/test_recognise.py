@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgrec.data import Columns, TemporalRecGraph, graph_from, recognise_columns
-from tgrec.data.recognise import NAMES, in_time_order, plain_name
+from tgrec.data.recognise import NAMES, in_time_order, index_as_columns, plain_name
 
 DAY = 1_362_096_000  # 2013-03-01 in UTC
 
@@ -135,8 +135,9 @@ def test_whole_seconds_change_nothing(seconds: list[int], unit: int) -> None:
         ),
         (["01/02/2013", "02/03/2013"], r"not a time in rows 1, 2 .*'01/02/2013'"),
         ([DAY, DAY * 1000], "mixes units"),
-        ([DAY, np.nan], "missing times in row 2"),
+        ([DAY, np.nan], "missing times in row 2 .*; drop these rows, or the whole column if only"),
         (["2013-03-01", None], "missing times in row 2"),
+        ([pd.Timestamp("2013-03-01"), pd.NaT], "missing times in row 2"),
         ([-5, DAY], "negative time -5 in row 1"),
         ([np.inf, DAY], "has inf in row 1"),
         ([True, False], "is not a time"),
@@ -154,6 +155,25 @@ def test_the_table_given_stays_as_it_is() -> None:
     before = table.copy(deep=True)
     assert not in_time_order(table, "time").equals(before)
     assert table.equals(before)
+
+
+@pytest.mark.parametrize("index", ["timestamp", "user_id", ["user_id", "timestamp"]])
+def test_an_index_with_names_is_a_column(index: Any) -> None:
+    table = pd.DataFrame({"user_id": [2, 1], "item_id": [5, 6], "timestamp": [DAY + 1, DAY]})
+    moved = table.set_index(index)
+    graph = graph_from(moved)
+    assert graph.to_pandas().equals(graph_from(table).to_pandas())
+    assert graph.has_time
+    assert "timestamp" in table.set_index("timestamp", drop=False).pipe(index_as_columns)
+    assert moved.index.names == ([index] if isinstance(index, str) else index)
+
+
+def test_an_index_without_names_is_none() -> None:
+    for name in (None, "line"):
+        table = pd.DataFrame({"user": [1], "item": [2]}, index=pd.Index([7], name=name))
+        assert index_as_columns(table) is table
+    levels = pd.MultiIndex.from_tuples([(0, 7)], names=[None, "ts"])
+    assert list(index_as_columns(table.set_index(levels))) == ["ts", "user", "item"]
 
 
 def test_titles_beside_the_events_name_the_items() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -33,6 +34,17 @@ def test_a_card_counted_by_hand() -> None:
     # Training has a: x at 1; b: z at 3, x at 5; c: x at 8. The targets are z of a, in event 2 of
     # 0..7, with 3 of 4 training events later, one of them of z; and x of b at 7, with 1 of 4 later.
     assert card.leak == Leak(targets=2, later_events=0.5, later_target_item=1.0)
+
+
+def test_ratings_of_the_card_are_those_that_are_known() -> None:
+    unknown = math.nan
+    card = data_card(graph_of(HAND, rating=[1, unknown, 3, 4, 5, 5, 5, unknown]))
+    assert card.ratings == (1.0, pytest.approx(23 / 6), 5.0)
+    graph = graph_of(HAND, rating=[1.0] * 8)
+    for rating in (unknown, math.inf):
+        graph["user", "rates", "item"].rating.fill_(rating)
+        assert data_card(graph).ratings is None
+    json.dumps(card.to_dict(), allow_nan=False)
 
 
 ROWS = st.lists(

@@ -57,6 +57,12 @@ def test_parquet(tmp_path: Path) -> None:
     table.to_parquet(tmp_path / "a.parquet")
     graph = read_interactions(tmp_path / "a.parquet", time="when")
     assert graph.to_pandas()["timestamp"].tolist() == sorted(row[3] for row in ROWS)
+    table.set_index("when").to_parquet(tmp_path / "c.parquet")
+    items = pd.DataFrame({"movieId": [10, 20, 30], "title": ["x", "y", "z"]}).set_index("movieId")
+    items.to_parquet(tmp_path / "items.parquet")
+    again = read_interactions(tmp_path / "c.parquet", time="when", items=tmp_path / "items.parquet")
+    assert again.to_pandas().equals(graph.to_pandas())
+    assert again.strings("item", "title") == ["x", "y", "z"]
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataFileError, match=r"b\.parquet: is no readable Parquet file"):
         read_interactions(tmp_path / "b.parquet")
@@ -151,6 +157,42 @@ def test_integers_only_if_all_files_have_integers(folder: Callable[..., Path]) -
     assert isinstance(graph.raw_ids("user"), torch.Tensor)
 
 
+@pytest.mark.parametrize(
+    ("events", "movies"),
+    [
+        ("user, item ,rating\n 1, 26 ,4\n1,\t27, 5\n", 'id, title\n26, "Heat, (1995)"\n 27 , Up\n'),
+        ("user,item,rating\n1.0,26.0,4.0\n1.0,27.0,5.0\n", 'id,title\n26,"Heat, (1995)"\n27,Up\n'),
+        ("user,item,rating\n1,26,4\n1,27,5\n", "id;title\n26.0;Heat, (1995)\n27.0;Up\n"),
+        ("user :: item :: rating\n1 :: 26 :: 4\n1 :: 27 :: 5\n", "26 :: Heat, (1995)\n27 :: Up \n"),
+    ],
+    ids=["blanks", "points", "points in items", "colons"],
+)
+def test_ids_are_numbers_however_they_are_written(
+    events: str, movies: str, folder: Callable[..., Path]
+) -> None:
+    graph = read_interactions(folder(ratings_csv=events, movies_csv=movies))
+    assert graph.to_pandas()[["user_id", "item_id", "rating"]].values.tolist() == [
+        [1, 26, 4], [1, 27, 5]
+    ]  # fmt: skip
+    assert graph.num_items == 2
+    assert graph.strings("item", "title") == ["Heat, (1995)", "Up"]
+
+
+def test_points_are_kept_where_an_id_needs_them(folder: Callable[..., Path]) -> None:
+    root = folder(a_csv="user,item\n1,1.0\n1,1.5\n2,007.0\n")
+    assert read_interactions(root / "a.csv").raw_ids("item") == ["007.0", "1.0", "1.5"]
+
+
+@pytest.mark.parametrize("empty", ["", "nan", "NaN"])
+def test_a_rating_may_be_unknown(empty: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"user,item,rating\n1,5,0\n1,6,{empty}\n2,5,4.5\n")
+    ratings = read_interactions(tmp_path / "a.csv").to_pandas()["rating"]
+    assert ratings.isna().tolist() == [False, True, False]
+    assert ratings.dropna().tolist() == [0.0, 4.5]
+    (tmp_path / "b.csv").write_text(f"user,item,rating\n1,5,{empty}\n1,6,{empty}\n")
+    assert "rating" not in read_interactions(tmp_path / "b.csv").to_pandas()
+
+
 # ---- slips -----------------------------------------------------------------------------------
 
 
@@ -160,8 +202,9 @@ def test_integers_only_if_all_files_have_integers(folder: Callable[..., Path]) -
         ("user,item,time\n1,2,3\n1,,4\n", {}, "'item': column 'item' has missing ids in line 3"),
         ("user,item,time\n1,2,3\n1,2,soon\n", {}, "'time': .* not a time in line 3 .*'soon'"),
         ("user,item,rating\n1,2,3\n1,2,good\n", {}, "'rating': .* not a number in line 3 .*'good'"),
+        ("user,item,rating\n1,2,3\n1,2,inf\n", {}, "'rating': .* is infinite .* in line 3"),
         ("user,item\n1,2\n1,2,3\n", {}, "Expected 2 fields in line 3, saw 3"),
-        ("1::2::3::978300760\n1::2\n", {}, "'rating': .* not a number in line 2"),
+        ("1::2::3::978300760\n1::2\n", {}, "'time': .* missing times in line 2"),
         ("a,b\nc,d\n", {}, r"'user': none of the columns \['a', 'b'\]"),
         ("1,2,3,4,5\n", {}, r"has no header line, and its 5 columns .*names=\[\.\.\.\]"),
         ("1,2,3,4\n", {}, "has no header line, and its 4 columns"),
@@ -186,6 +229,8 @@ def test_slips_name_file_line_and_column(
         ("movies", "id,title,name\n5,five,5\n", r"columns \['title', 'name'\] could be meant"),
         ("movies", "id,title\n5,a\n5,b\n", "'items': column 'item' repeats 5"),
         ("users", "x\n1\n", "users.csv: 'users': there is no column of users"),
+        ("users", "user,age\n7,20\n8,30\n9,40\n", r"'users': no id .*\[7, 8\], .*such as \[1\]"),
+        ("movies", "id,title\n05,five\n", r"'items': no id .*'item', .*\['05'\], .* \['5'\]; give"),
     ],
 )
 def test_slips_in_side_tables(

@@ -255,6 +255,18 @@ def test_side_information_is_read_again_from_the_graph(tmp_path: Path) -> None:
     assert torch.equal(scores(loaded, split), scores(model, split))
 
 
+@pytest.mark.parametrize("name", sorted({"trigrec", "sage", "lightgcn", "gap_markov"}))
+def test_what_from_graph_finds_out_is_found_out_again(name: str, tmp_path: Path) -> None:
+    graph = simulate_movielens(num_users=40, num_items=30, mean_events=8)[0]
+    split = leave_one_out(graph)
+    model = MODELS[name].from_graph(split.train)
+    save_model(model, tmp_path, learned_only=True)
+    loaded = load_model(tmp_path, MODELS, train=split.train)
+    own = dict(loaded.named_parameters())
+    assert all(torch.equal(v, own[k]) for k, v in model.named_parameters())
+    assert loaded.config == model.config
+
+
 def test_weights_from_before_an_option_was_there(tmp_path: Path, split: Split) -> None:
     model = build("tgt_bert4rec", split)
     save_model(model, tmp_path, learned_only=True)

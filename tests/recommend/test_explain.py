@@ -186,3 +186,29 @@ def test_a_history_of_ones_own_is_explained_too(fitted: Fitted) -> None:
     assert rec.explain(history=[], item_id=5).events_read == 0
     with pytest.raises(ValueError, match="'top_events' needs to be an integer of at least 0"):
         rec.explain(7, 5, top_events=-1)
+
+
+def test_ranks_are_the_places_in_the_list_of_that_moment(
+    fitted: Fitted, graph: TemporalRecGraph
+) -> None:
+    rec, events = fitted("sasrec"), mine(graph, 7)
+    at = int(events["timestamp"].iloc[-2])
+    unborn = graph.num_items - graph.before(graph.event_id_at(at)).to_pandas()["item_id"].nunique()
+    assert unborn > 0
+    offered = rec.recommend(7, top_k=10, at=at)["item_id"].tolist()
+    why = [rec.explain(7, item, at=at) for item in offered]
+    assert [w.rank for w in why] == [*range(1, len(offered) + 1)]
+    assert {w.left_out for w in why} == {None}
+
+
+def test_what_is_not_recommended_is_said(fitted: Fitted, graph: TemporalRecGraph) -> None:
+    rec, events = fitted("sasrec"), mine(graph, 7)
+    at, met = int(events["timestamp"].iloc[-2]), int(events["item_id"].iloc[0])
+    why = rec.explain(7, met)
+    assert why.left_out == "met before"
+    above = rec.recommend(7, top_k=50)["score"] >= why.score
+    assert why.rank == 1 + int(above.sum())
+    assert f"not recommended (met before), it would have rank {why.rank}\n" in str(why)
+    late = set(graph.raw_ids("item").tolist())
+    late -= set(graph.before(graph.event_id_at(at)).to_pandas()["item_id"])
+    assert "not recommended (nobody had met it by then)" in str(rec.explain(7, late.pop(), at=at))

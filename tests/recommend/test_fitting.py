@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from tgrec.data import Sampling, TemporalRecGraph, leave_one_out
+from tgrec.data import Sampling
 from tgrec.datasets import read_interactions
-from tgrec.models import BERT4Rec, SASRec
+from tgrec.models import SASRec
 from tgrec.recommend import Recommender, fitting
-from tgrec.recommend.fitting import graph_of, settings_for, start_from
+from tgrec.recommend.fitting import graph_of, settings_for
 from tgrec.recommend.names import attributes_of, coded_profile
 from tgrec.testing import cycle_graph
 
@@ -82,6 +82,18 @@ def test_tables_are_cleaned_as_files_are(tmp_path: Path) -> None:
     ]
 
 
+def test_an_index_with_names_is_a_column() -> None:
+    events = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "timestamp": [10**9, 10**8]})
+    items = pd.DataFrame({"id": [7, 8], "title": ["a", "b"]})
+    users = pd.DataFrame({"user_id": [1], "age": [25]})
+    plain = graph_of(events, users=users, items=items)
+    moved = graph_of(events.set_index("timestamp"), users=users.set_index("user_id"),
+                     items=items.set_index("id"))  # fmt: skip
+    assert moved.to_pandas().equals(plain.to_pandas())
+    assert moved.strings("item", "title") == ["a", "b"]
+    assert moved["user"].age.tolist() == [25]
+
+
 def test_genres_may_be_lists_years_missing_and_columns_ones_own() -> None:
     events = pd.DataFrame({"user_id": [1, 1], "item_id": ["a", "b"]})
     items = pd.DataFrame({"item_id": ["a", "b"], "genres": [["War", "Drama"], None],
@@ -93,12 +105,33 @@ def test_genres_may_be_lists_years_missing_and_columns_ones_own() -> None:
     assert graph["item"].price.tolist() == [2.5, 3.0]
 
 
+def test_columns_that_cannot_be_features_are_left_out_and_named() -> None:
+    events = pd.DataFrame({"user_id": [1, 1, 1], "item_id": [7, 8, 9]})
+    items = pd.DataFrame({"id": [7, 8], "title": ["a", None], "price": [1.5, 2.0],
+                          "seen": [True, False], "budget": [1.0, np.nan], "box office": [1, 2],
+                          "time": [3, 4], "tags": [["x"], ["y"]],
+                          "released": pd.to_datetime(["1995-01-01", "1996-01-01"])})  # fmt: skip
+    items = pd.concat([items, pd.DataFrame({"two": [1, 2]}), pd.DataFrame({"two": [3, 4]})], axis=1)
+    with pytest.warns(UserWarning, match="'items': left out") as warned:
+        graph = graph_of(events, items=items)
+    (said,) = [str(w.message) for w in warned]
+    for name in ("budget", "box office", "time", "tags", "released", "two"):
+        assert repr(name) in said
+        assert name not in graph["item"]
+    assert "'price'" not in said
+    assert "missing values in row 2 (1 in all); fill them" in said
+    assert graph["item"].price.tolist()[:2] == [1.5, 2.0]
+    assert graph["item"].seen.tolist() == [True, False, False]  # nothing is known of 9
+    assert graph.strings("item", "title") == ["a", "", ""]
+
+
 @pytest.mark.parametrize(
     ("items", "said"),
     [
         ({"x": [1]}, "'items': there is no column of items among .*call it item_id"),
         ({"id": ["b12"]}, "'items': column 'item_id' has ids that are no integers, first 'b12'"),
         ({"id": [5, 5]}, "'items': column 'item_id' repeats 5"),
+        ({"id": [1005, 1006]}, r"'items': no id .* 'item_id', such as \[1005, 1006\], is one of"),
         ({"id": [5], "title": ["a"], "name": ["b"]}, "'title', 'name'.*could be meant"),
     ],
 )
@@ -135,6 +168,11 @@ def test_a_profile_is_said_in_words_codes_or_years() -> None:
         (lambda g: Recommender("sasrec").fit(g, max_len=3), r"give it to Recommender"),
         (lambda g: Recommender("sasrec").fit(g, batch_size="a"), "'batch_size' needs to be"),
         (lambda g: Recommender("sasrec").fit(g, epochs="a"), "'epochs' needs to be"),
+        (lambda g: Recommender("sasrec").fit(g, seed="x"), r"'seed' needs .*\(got 'x'\)"),
+        (lambda g: Recommender("sasrec").fit(g, seed=None), r"'seed' needs .*\(got None\)"),
+        (lambda g: Recommender("sasrec").fit(g, device=None), "'device' 'None' cannot be used"),
+        (lambda g: Recommender("markov").fit(g, init_from="x"), "'init_from': SkipMarkov has no"),
+        (lambda g: Recommender("markov").fit(g, resume=True), "'resume': SkipMarkov has no"),
         (lambda g: Recommender("popularity").fit(g, device="gpu"), "'device' 'gpu' cannot be used"),
         (lambda g: Recommender("sasrec").fit(g, split="loo"), "'split' needs to be one of"),
         (lambda g: Recommender("sasrec").fit(g, user="u"), "'user' is for tables"),
@@ -195,6 +233,17 @@ def test_running_out_of_memory_while_answering_names_the_remedies(
             ask()
 
 
+def test_a_folder_that_cannot_be_is_said_before_training(
+    events: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(SASRec, "loss_terms", lambda *_: pytest.fail("it was trained"))
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="'folder': .*file' is a file; name another folder"):
+            Recommender("sasrec", **SMALL).fit(events, folder=folder, **QUICK)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_other_errors_of_training_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("something else")
@@ -202,50 +251,3 @@ def test_other_errors_of_training_stay_what_they_are(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fitting, "train", fail)
     with pytest.raises(RuntimeError, match="something else"):
         Recommender("sasrec").fit(cycle_graph(), show=False)
-
-
-# ---- starting from another model ----------------------------------------------------------------
-
-
-def shifted(events: pd.DataFrame) -> TemporalRecGraph:
-    """Items 10..23 keep their ids, 24..33 are new; numbered from 0 they are all others."""
-    kept = events[events["item_id"] >= 10]
-    new = events[events["item_id"] < 10].assign(item_id=lambda t: t["item_id"] + 24)
-    return TemporalRecGraph.from_pandas(pd.concat([kept, new]))
-
-
-@pytest.mark.parametrize("cls", [SASRec, BERT4Rec])
-def test_weights_of_another_catalogue_are_matched_by_raw_id(
-    cls: Any, events: pd.DataFrame, tmp_path: Path
-) -> None:
-    old = Recommender(cls, **SMALL)
-    old.fit(events, **QUICK)
-    # A class of one's own is saved and found by its name; here it is one of MODELS.
-    old.save(tmp_path)
-    graph = shifted(events)
-    torch.manual_seed(5)
-    model = cls.from_graph(leave_one_out(graph).train, **SMALL)
-    before = {k: v.clone() for k, v in model.named_parameters()}
-    assert start_from(model, graph, tmp_path)["items"] == 14
-    assert isinstance(old.model, cls)
-    for item in range(10, 24):
-        (row,) = graph.index_of("item", [item]).tolist()
-        assert torch.equal(model.item[row], old.model.item[item])
-    for item in range(24, 34):
-        (row,) = graph.index_of("item", [item]).tolist()
-        assert torch.equal(model.item[row], before["item"][row])
-    assert torch.equal(model.item[24:], old.model.item[24:])  # the mask token, where there is one
-    rest = {k: v for k, v in model.named_parameters() if k != "item"}
-    theirs = dict(old.model.named_parameters())
-    assert all(torch.equal(v, theirs[k]) for k, v in rest.items())
-
-
-def test_a_start_that_does_not_fit_is_said(events: pd.DataFrame, tmp_path: Path) -> None:
-    Recommender("sasrec", **SMALL).fit(events, **QUICK).save(tmp_path)
-    with pytest.raises(ValueError, match="'init_from'.*other settings"):
-        Recommender("sasrec", **{**SMALL, "d_model": 8}).fit(events, init_from=tmp_path, **QUICK)
-    strange = events.assign(item_id=events["item_id"] + 1000)
-    with pytest.raises(ValueError, match="knows none of the items"):
-        Recommender("sasrec", **SMALL).fit(strange, init_from=tmp_path, **QUICK)
-    with pytest.raises(ValueError, match="holds a 'SASRec'"):
-        Recommender("bert4rec", **SMALL).fit(events, init_from=tmp_path, **QUICK)

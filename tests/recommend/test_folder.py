@@ -156,7 +156,7 @@ def test_a_half_written_folder_is_none(
 def test_a_file_in_the_place_of_the_folder_stays(tmp_path: Path) -> None:
     rec = Recommender("markov").fit(toy_graph(), show=False)
     (tmp_path / "model.pkl").write_text("mine")
-    with pytest.raises(ValueError, match="is a file; a recommender is saved as a folder"):
+    with pytest.raises(ValueError, match="is a file; name another folder"):
         rec.save(tmp_path / "model.pkl")
     assert (tmp_path / "model.pkl").read_text() == "mine"
 

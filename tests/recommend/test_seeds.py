@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,14 @@ def test_the_tutorial_of_seed_002(
     config = model.recommender.model.config
     names = ("max_len", "d_model", "n_blocks", "n_heads", "mask_prob", "positions")
     assert [config[name] for name in names] == [50, 64, 2, 2, 0.15, "sinusoidal"]
+
+
+def test_ratings_may_be_unknown() -> None:
+    model = Bert4Rec(hidden_dim=8, num_layers=1, num_heads=1, epochs=1, verbose=False)
+    model.fit([1, 1, 1, 2, 2], [5, 6, 7, 5, 6], ratings=[5.0, math.nan, 0.0, math.nan, 1.0])
+    (kind,) = model.recommender.graph.interaction_types
+    ratings = model.recommender.graph[kind].rating
+    assert ratings.isnan().tolist() == [False, True, False, True, False]
 
 
 def test_times_put_the_arrays_in_order(graph: TemporalRecGraph) -> None:

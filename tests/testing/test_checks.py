@@ -48,9 +48,11 @@ def test_every_ablation_of_tgt_bert4rec_passes(kwargs: dict[str, Any]) -> None:
 class LastItem(RecModel):
     """A model of one file as a user would write it: it overrides only ``loss``."""
 
+    rated = False
+
     def __init__(self, num_items: int, max_len: int = 8, d_model: int = 16) -> None:
         super().__init__(num_items, max_len=max_len, d_model=d_model)
-        self.sampling = Sampling(max_len=max_len)
+        self.sampling = Sampling(max_len=max_len, rating=self.rated)
         self.source = nn.Embedding(num_items, d_model)
         self.target = nn.Linear(d_model, num_items)
 
@@ -102,6 +104,21 @@ class ReadsTargetTime(LastItem):
     def score(self, batch: RecBatch) -> Tensor:
         scores = super().score(batch)
         return scores if batch.item_time is None else scores + batch.item_time[:, None] % 7
+
+
+class ReadsTargetRating(LastItem):
+    rated = True
+
+    def score(self, batch: RecBatch) -> Tensor:
+        scores = super().score(batch)
+        return scores if batch.rating is None else scores + batch.rating.nan_to_num()[:, None]
+
+
+class ReadsUnknownRatings(ReadsTargetRating):
+    def score(self, batch: RecBatch) -> Tensor:
+        assert batch.history is not None
+        said = batch.history.rating[batch.history.mask]
+        return super().score(batch) + (0.0 if said.isnan().all() else said.sum())
 
 
 class ReadsPaddingContent(LastItem):
@@ -284,6 +301,8 @@ PLANTED: list[tuple[type[RecModel], str]] = [
     (ReadsTarget, "score reads the target"),
     (NeedsTarget, r"a batch to score holds no item.*AssertionError"),
     (ReadsTargetTime, "score reads the target"),
+    (ReadsTargetRating, "score reads the target"),
+    (ReadsUnknownRatings, "rows of scores on T1 hold NaN .* a rating that is not known is NaN"),
     (ReadsPaddingContent, "scores read padding"),
     (ReadsPaddingAmount, "scores change with the amount of padding"),
     (LossReadsPadding, "the loss reads padding"),

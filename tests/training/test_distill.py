@@ -223,11 +223,13 @@ def test_parts_of_a_batch_add_up_to_it(split: Split, settings: TrainSettings, ma
         ({"weight": 0.0}, r"'weight' of a teacher needs to be in \(0, 1\] \(got 0.0\)"),
         ({"weight": 1.5}, r"\(got 1.5\)"),
         ({"weight": math.nan}, r"\(got nan\)"),
+        ({"weight": "2"}, r"\(got '2'\)"),
+        ({"temperature": None}, r"\(got None\)"),
         ({"temperature": 0.0}, "'temperature' of a teacher needs to be a positive number"),
         ({"temperature": math.inf}, r"\(got inf\)"),
     ],
 )
-def test_values_are_checked(values: dict[str, float], said: str) -> None:
+def test_values_are_checked(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Teacher(Table(3), **values)
 

@@ -101,6 +101,14 @@ def test_ranks_by_brute_force(seed: int, remove_seen: bool, batch_size: int) -> 
         assert out.ranks.keys() == {"full"}
 
 
+def test_what_are_no_candidate_sets() -> None:
+    split = random_split(0)
+    no_sets: tuple[Any, ...] = ("uniform-100", None, 100)
+    for sets in no_sets:
+        with pytest.raises(ValueError, match="'sampled' needs to be True, False or a mapping"):
+            evaluate(Fixed(random_scores(12, 0)), split, split.test, sampled=sets)
+
+
 def test_several_seen_and_a_target_that_was_seen_before() -> None:
     # Items 0..3 in order, then 1 again: the target is in the past and is not removed.
     rows = [(0, i, t) for t, i in enumerate([0, 1, 2, 3, 1])]
@@ -163,6 +171,16 @@ def test_rare_items_are_the_rarer_half_of_those_with_training_events() -> None:
     assert split.test.item.tolist() == [2, 0, 7, 1]
     assert out.groups["rare item"].tolist() == [True, False, False, True]
     assert out.group_metrics()["rare item"]["users"] == 2
+    # Among candidates 0 to 2 alone, item 1 is the one in the middle.
+    fewer = replace(split, candidates=torch.arange(ITEMS) < 3)
+    targets = fewer.test.select(fewer.test.item < 3)
+    out = evaluate(Fixed(torch.rand(4, ITEMS)), fewer, targets, sampled=False)
+    assert targets.item.tolist() == [2, 0, 1]
+    assert out.groups["rare item"].tolist() == [True, False, True]
+    fewer = replace(split, candidates=torch.tensor([i in (1, 3, 7) for i in range(ITEMS)]))
+    targets = fewer.test.select(fewer.test.item == 1)
+    out = evaluate(Fixed(torch.rand(4, ITEMS)), fewer, targets, sampled=False)
+    assert out.groups["rare item"].tolist() == [True]
 
 
 def test_histories_are_those_of_the_whole_graph() -> None:

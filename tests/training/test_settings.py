@@ -83,7 +83,7 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
 
 def test_a_device_that_is_not_there_is_named_with_the_remedy() -> None:
     assert check_device("cpu") == torch.device("cpu")
-    devices: tuple[Any, ...] = ("cuda:99", "gpu", 1.5)
+    devices: tuple[Any, ...] = ("cuda:99", "gpu", 1.5, None)
     for device in devices:
         with pytest.raises(ValueError, match=f"'device' '{device}' cannot be used here .*'cpu'"):
             check_device(device)

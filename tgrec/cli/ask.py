@@ -51,8 +51,8 @@ def recommend(
         times: Of the items of the history, Unix seconds or dates.
         profile: What is known of somebody new, in words or in the numbers of the data, for models
             that read it: gender=F,age=25,occupation=4. With or without a history.
-        at: As of this moment, Unix seconds or a date such as 2003-02-01; later events are not
-            looked at.
+        at: As of this moment, Unix seconds or a date such as 2003-02-01 or 2003 (four digits are
+            a year); later events are not looked at.
         seen: Also offer what the user has met before.
         model_path: The folder, as the seed project calls it; or a file in it.
         metadata_path: A table of items whose titles are shown; or recommender.json of the folder.
@@ -154,7 +154,7 @@ def as_id(names: Names, word: str) -> Any:
     number = names.raw.dtype.kind == "i"
     if not number and word in names.index:
         return word
-    if number and word.lstrip("-").isdigit():
+    if number and re.fullmatch(r"-?\d+", word):  # isdigit() is true of a raised 2
         return int(word)
     titles = [] if names.titles is None else [str(title).lower() for title in names.titles]
     found = [row for row, title in enumerate(titles) if title and title == word.lower()]
@@ -216,7 +216,9 @@ def _folder(folder: Path | None, model_path: Path | None) -> Path:
 
 
 def _moment(at: str | None) -> Any:
-    return float(at) if at is not None and re.fullmatch(_NUMBER, at) else at
+    """A number as one, but for four digits, which are a year."""
+    number = at is not None and re.fullmatch(_NUMBER, at) and not re.fullmatch(r"\d{4}", at)
+    return float(at) if at is not None and number else at
 
 
 def _with_titles(found: pd.DataFrame, path: Path | None, folder: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -146,11 +146,19 @@ def given(options: Any, flags: Sequence[Flag], name: str | None = None) -> dict[
 
 
 def spell_out(words: Sequence[str], options: type[Any]) -> list[str]:
-    """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well."""
+    """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well.
+
+    So is ``--resume=false``.
+
+    Raises:
+        ValueError: As :func:`refuse_repeated`.
+    """
+    refuse_repeated(words, options)
     hints = get_type_hints(options)
     switches = {f"--{name}" for name, kind in hints.items() if bool in get_args(kind)}
     for name in [s.removeprefix("--") for s in switches]:
         switches |= {f"--{alias.replace('-', '_')}" for alias in ALIASES.get(name, ())}
+    words = [part for word in words for part in _name_and_value(word, switches)]
     out: list[str] = []
     for word, after in zip(words, [*words, "--"][1:], strict=False):
         is_value = bool(out) and _plain(out[-1]) in switches
@@ -158,6 +166,36 @@ def spell_out(words: Sequence[str], options: type[Any]) -> list[str]:
         if _plain(word) in switches and after.lower() not in ("true", "false"):
             out.append("True")
     return out
+
+
+def refuse_repeated(words: Sequence[str], options: Callable[..., Any]) -> None:
+    """Raises ValueError if a flag is given twice: tyro takes the last one without a word.
+
+    Args:
+        words: What stands behind the command.
+        options: The function or the dataclass that they are parsed for.
+    """
+    names: dict[str, str] = {}
+    for name, kind in get_type_hints(options, include_extras=True).items():
+        for mark in getattr(kind, "__metadata__", ()):
+            names |= {_plain(a): f"--{name}" for a in getattr(mark, "aliases", None) or ()}
+    seen: set[str] = set()
+    for word in words:
+        flag = _plain(word.partition("=")[0])
+        flag = names.get(flag, flag)
+        if flag in seen:
+            raise ValueError(
+                f"{flag} is given twice; give it once, with all values behind it if it takes "
+                f"several"
+            )
+        if flag.startswith("--"):
+            seen.add(flag)
+
+
+def _name_and_value(word: str, switches: Collection[str]) -> list[str]:
+    """``--resume=false`` as two words; all else as it is."""
+    name, equals, value = word.partition("=")
+    return [name, value] if equals and _plain(name) in switches else [word]
 
 
 def _plain(word: str) -> str:

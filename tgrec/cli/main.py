@@ -200,7 +200,7 @@ def run(words: Sequence[str]) -> int:
     if name == "doctor":
         return _doctor(rest)
     # Here and not above: the doctor has to start where half of the rest is broken.
-    from tgrec.cli import ask, data, measure, train
+    from tgrec.cli import ask, data, flags, measure, train
 
     own_flags = {"train": train.train, "compare": measure.compare}
     if name in own_flags:
@@ -210,6 +210,7 @@ def run(words: Sequence[str]) -> int:
         "recommend": ask.recommend, "similar": ask.similar, "explain": ask.explain,
         "profile": ask.profile,
     }  # fmt: skip
+    flags.refuse_repeated(rest, functions[name])
     return _call(functions[name], name, rest)
 
 

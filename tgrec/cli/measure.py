@@ -83,6 +83,7 @@ def compare(words: Sequence[str]) -> int:
     if len(splits) > 1:
         raise ValueError(f"the folders hold out other events ({sorted(splits)}); a comparison "
                          f"needs the same")  # fmt: skip
+    training = training | _common_track(folders, training)
     runs: dict[str, RankedRun] = {}
     for name in named:
         rec = folders.get(name)
@@ -104,6 +105,18 @@ def compare(words: Sequence[str]) -> int:
     else:
         print_summary(list(runs.values()), run_label(runs[base].record))
     return 0
+
+
+def _common_track(folders: dict[str, Recommender], training: dict[str, Any]) -> dict[str, Any]:
+    """The track of the folders, on which the others are trained; who knows more wins."""
+    tracks = {rec.served.loader.track for rec in folders.values()}
+    asked = {training["track"]} if "track" in training else set()
+    if len(tracks | asked) > 1:
+        raise ValueError(
+            f"models on several tracks ({sorted(tracks | asked)}) were told different things; a "
+            f"comparison needs one"
+        )
+    return {"track": min(tracks)} if tracks else {}
 
 
 def save(rec: Recommender, folder: Path, training: dict[str, Any]) -> None:

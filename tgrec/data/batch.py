@@ -83,8 +83,8 @@ class RecBatch:
             scoring: scores are deterministic.
         graph: The sampled neighbourhoods of the users, as a PyG batch with the users of the seeds
             first (see :class:`tgrec.loader.NeighborhoodReader`).
-        rating: ``[B]`` float32 ratings of the targets, NaN where not known; part of the answer, too:
-            None when scoring, and for models that do not ask for it.
+        rating: ``[B]`` float32 ratings of the targets, NaN where not known; part of the answer,
+            too: None when scoring, and for models that do not ask for it.
     """
 
     user: Tensor

@@ -191,17 +191,23 @@ def _plausible(seconds: np.ndarray, argument: str, column: pd.Series) -> np.ndar
     return seconds
 
 
-def rating_values(column: pd.Series, argument: str) -> np.ndarray:
-    """Ratings as finite float32."""
+def rating_values(column: pd.Series, argument: str) -> np.ndarray | None:
+    """Ratings as float32, NaN where one is missing; None if all are."""
     name = column.name
+    if column.isna().all():
+        return None
     if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         raise ValueError(
             f"'{argument}': column {name!r} is not numeric (first value "
             f"{column.iloc[:1].tolist()[0]!r}); convert it with pandas.to_numeric"
         )
-    values: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = ~np.isfinite(values)
+    with np.errstate(over="ignore"):
+        exact: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        values: np.ndarray = exact.astype(np.float32)
+    bad = np.isinf(values)
     if bad.any():
-        raise ValueError(f"'{argument}': column {name!r} is not a number in {where(bad, column)}; "
-                         f"drop these rows or fill them")  # fmt: skip
-    return values.astype(np.float32)
+        raise ValueError(
+            f"'{argument}': column {name!r} is infinite or beyond float32 in {where(bad, column)}; "
+            f"correct these ratings, or leave them empty if they are not known"
+        )
+    return values

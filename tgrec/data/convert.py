@@ -41,7 +41,8 @@ def from_pandas(
         item: Column of item ids.
         time: Column of Unix seconds or datetimes (naive ones are UTC); None if only the order of
             the rows is known.
-        rating: Optional numeric column, kept as ``rating``.
+        rating: Optional numeric column, kept as ``rating``; a missing one is not known and becomes
+            NaN. A kind of events without any has no ``rating``.
         relation: Optional column that names the kind of each event; each kind becomes an edge
             type. Without it there is one kind, ``rates`` with ratings and ``interacts`` without.
         users: Optional table with the column ``user`` and one feature per further column. All its
@@ -69,7 +70,7 @@ def from_pandas(
     user_index = _add_nodes(graph, "user", user, user_ids, users)
     item_index = _add_nodes(graph, "item", item, item_ids, items)
     order = np.arange(len(df)) if seconds is None else np.argsort(seconds, kind="stable")
-    kinds, kind_names = _relations(df, relation, "rates" if rating is not None else "interacts")
+    kinds, kind_names = _relations(df, relation, "rates" if ratings is not None else "interacts")
     for code, name in enumerate(kind_names):
         # event_id is the position in the order over all kinds.
         event_id = np.arange(len(df)) if kinds is None else np.flatnonzero(kinds[order] == code)
@@ -79,7 +80,7 @@ def from_pandas(
         store.event_id = torch.from_numpy(event_id)
         if seconds is not None:
             store.time = torch.from_numpy(seconds[rows])
-        if ratings is not None:
+        if ratings is not None and np.isfinite(ratings[rows]).any():
             store.rating = torch.from_numpy(ratings[rows])
     return graph
 
@@ -232,28 +233,33 @@ def _add_nodes(
     return np.asarray(index, dtype=np.int64)
 
 
-def _add_feature(store: Any, node_type: str, name: str, column: pd.Series) -> None:
+def no_feature(name: str, column: pd.Series) -> str | None:
+    """Why a column cannot be a feature of nodes, and the remedy; None if it can."""
     if name in RESERVED or name.endswith(("_bytes", "_offsets")) or not name.isidentifier():
-        raise ValueError(f"'{node_type}s': {name!r} cannot name a feature; rename the column")
+        return f"{name!r} cannot name a feature; rename the column"
     missing = column.isna().to_numpy()
     if missing.any():
-        raise ValueError(
-            f"'{node_type}s': column {name!r} has missing values in {first_rows(missing)}; fill "
-            f"them"
-        )
+        return f"column {name!r} has missing values in {first_rows(missing)}; fill them"
+    kind = pd.api.types
+    number = kind.is_bool_dtype(column.dtype) or kind.is_integer_dtype(column.dtype)
+    if number or kind.is_float_dtype(column.dtype) or all(isinstance(v, str) for v in column):
+        return None
+    return (f"column {name!r} has type {column.dtype}; features are numbers, booleans or "
+            f"strings")  # fmt: skip
+
+
+def _add_feature(store: Any, node_type: str, name: str, column: pd.Series) -> None:
+    problem = no_feature(name, column)
+    if problem is not None:
+        raise ValueError(f"'{node_type}s': {problem}")
     if pd.api.types.is_bool_dtype(column.dtype):
         store[name] = torch.from_numpy(column.to_numpy(dtype=bool).copy())
     elif pd.api.types.is_integer_dtype(column.dtype):
         store[name] = torch.from_numpy(column.to_numpy(dtype=np.int64).copy())
     elif pd.api.types.is_float_dtype(column.dtype):
         store[name] = torch.from_numpy(column.to_numpy(dtype=np.float32).copy())
-    elif all(isinstance(v, str) for v in column):
-        store[f"{name}_bytes"], store[f"{name}_offsets"] = encode_strings(list(column))
     else:
-        raise ValueError(
-            f"'{node_type}s': column {name!r} has type {column.dtype}; features are numbers, "
-            f"booleans or strings"
-        )
+        store[f"{name}_bytes"], store[f"{name}_offsets"] = encode_strings(list(column))
 
 
 def _relations(

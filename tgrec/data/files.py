@@ -63,6 +63,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Makes a folder, and those above it, where there is none.
+
+    Raises:
+        ValueError: If there is a file in its place, or in that of one above it.
+    """
+    folder = Path(path)
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"'folder': {str(place)!r} is a file; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _sweep(path: Path) -> None:
     """Removes the temporary files of killed writers of ``path``; whatever cannot be, stays."""
     ours = re.compile(re.escape(f".{path.name}.") + r"\w{8}\.tmp")

@@ -123,6 +123,7 @@ def graph_from(
     Raises:
         ValueError: As :func:`recognise_columns`, :func:`in_time_order` and :func:`from_pandas`.
     """
+    frame = index_as_columns(frame)
     names = recognise_columns(frame, user=user, item=item, time=time, rating=rating)
     if names.time is not None:
         frame = in_time_order(frame, names.time)
@@ -130,6 +131,18 @@ def graph_from(
         items = frame[[names.item, names.title]].drop_duplicates(names.item)
         items = items.rename(columns={names.title: "title"}).fillna({"title": ""})
     return from_pandas(frame, names.user, names.item, names.time, names.rating, None, users, items)
+
+
+def index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with the named levels of its index as its first columns.
+
+    After ``set_index("timestamp")`` the times are in no column any more. A level that is also a
+    column (``drop=False``), and the ``line`` of a file that this library has read, stay where they
+    are.
+    """
+    known = {*map(str, frame.columns), "line"}
+    levels = [n for n in frame.index.names if n is not None and str(n) not in known]
+    return frame.reset_index(levels) if levels else frame
 
 
 def in_time_order(frame: pd.DataFrame, time: str) -> pd.DataFrame:
@@ -147,12 +160,18 @@ def in_time_order(frame: pd.DataFrame, time: str) -> pd.DataFrame:
         time: The column.
 
     Raises:
-        ValueError: If a value is no time; the message names row, or line, and value.
+        ValueError: If a value is missing or no time; the message names row, or line, and value.
     """
     column = require_column(frame, "time", time)
     if _is_text(column):
         column = _parsed(column)
-    if column.isna().any() or pd.api.types.is_bool_dtype(column.dtype):
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"'time': column {time!r} has missing times in {where(missing, column)}; drop these "
+            f"rows, or the whole column if only the order of the rows is known"
+        )
+    if pd.api.types.is_bool_dtype(column.dtype):
         return frame  # from_pandas says what is wrong
     exact, step = _ticks(column)
     if exact is None:
@@ -162,6 +181,11 @@ def in_time_order(frame: pd.DataFrame, time: str) -> pd.DataFrame:
     if bool((seconds * step != exact).any()):
         frame = frame.iloc[np.argsort(exact, kind="stable")]
     return frame
+
+
+def ticks_per_second(time: float) -> int | None:
+    """How many of the units of a Unix time make a second, told by its size; None if none do."""
+    return next((step for end, step in _UNITS if abs(time) < end), None)
 
 
 def _ticks(column: pd.Series) -> tuple[np.ndarray | None, int]:

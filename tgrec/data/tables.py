@@ -52,6 +52,7 @@ def parse_table(
     encoding: str | None = "utf-8-sig",
     dtype: Any = None,
     names: Sequence[str] | None = None,
+    strip: bool = False,
 ) -> pd.DataFrame:
     """All rows and columns of a text table.
 
@@ -62,6 +63,7 @@ def parse_table(
         encoding: None takes UTF-8, or else latin-1.
         dtype: As in :func:`pandas.read_csv`.
         names: The columns of a file without a header line.
+        strip: Whether blanks around names and fields are none of theirs; ``dtype`` is ``str``.
 
     Returns:
         The table. Its index is called ``line`` and holds line numbers, from 1, unless blank lines
@@ -90,6 +92,7 @@ def parse_table(
                 engine="c" if colons or len(sep) == 1 or sep == r"\s+" else "python",
                 quoting=csv.QUOTE_NONE if colons else csv.QUOTE_MINIMAL,
                 index_col=False,
+                skipinitialspace=strip,
                 # An id may well be called "NA" or "null"; only an empty field is missing.
                 keep_default_na=False,
                 na_values=[""],
@@ -107,7 +110,14 @@ def parse_table(
         ) from error
     except ValueError as error:  # a field that is not of its dtype
         raise ValueError(f"{path}: {error}; correct it or fetch the file again") from error
+    frame = _stripped(frame) if strip else frame
     return _with_lines(frame, content, first=1 if names is not None else 2)
+
+
+def _stripped(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table without blanks around names and texts; a text of blanks is missing."""
+    texts = frame.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    return texts.mask(texts == "")
 
 
 def _with_lines(frame: pd.DataFrame, content: bytes, first: int) -> pd.DataFrame:

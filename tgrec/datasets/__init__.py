@@ -1,6 +1,12 @@
 """Datasets as temporal graphs, simulated ones with a known oracle, and the boards on them."""
 
-from tgrec.datasets._clean import clean_items, clean_users, graph_of_tables, words_in
+from tgrec.datasets._clean import (
+    clean_items,
+    clean_users,
+    features_only,
+    graph_of_tables,
+    words_in,
+)
 from tgrec.datasets._fetch import ChecksumError, DataFileError, DatasetNotFound
 from tgrec.datasets._side import item_table, user_table
 from tgrec.datasets._store import load_graph, save_graph
@@ -45,6 +51,7 @@ __all__ = [
     "create_weekly_heterodata_from_df",
     "data_card",
     "describe",
+    "features_only",
     "generate_dataset",
     "graph_of_tables",
     "id_features",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,14 @@ import torch
 
 from tgrec.data import TemporalRecGraph
 from tgrec.data.columns import WHOLE_NUMBER, id_values, require_column
-from tgrec.data.recognise import NAMES, graph_from, plain_name, recognise_columns
+from tgrec.data.convert import no_feature
+from tgrec.data.recognise import (
+    NAMES,
+    graph_from,
+    index_as_columns,
+    plain_name,
+    recognise_columns,
+)
 from tgrec.datasets._read import year_of
 
 # What columns are usually called, as `plain_name` writes them.
@@ -80,6 +88,25 @@ def clean_users(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return out
 
 
+def features_only(table: pd.DataFrame, role: str, name: str) -> pd.DataFrame:
+    """The table without columns that cannot be features of nodes; one warning names them.
+
+    Args:
+        table: Of :func:`clean_items` or :func:`clean_users`.
+        role: ``item`` or ``user``.
+        name: Its column of ids.
+    """
+    twice = table.columns[table.columns.duplicated()]
+    said = {c: f"{c!r} is the name of several columns; rename them" for c in twice if c != name}
+    for column in table.columns.drop([name, *said]):
+        if (problem := no_feature(str(column), table[column])) is not None:
+            said[column] = problem
+    if said:
+        warnings.warn(f"'{role}s': left out what cannot be a feature: {'. '.join(said.values())}",
+                      UserWarning, stacklevel=4)  # fmt: skip
+    return table.drop(columns=list(said))
+
+
 def graph_of_tables(
     events: pd.DataFrame,
     *,
@@ -101,8 +128,10 @@ def graph_of_tables(
         **columns: As :func:`tgrec.data.recognise.recognise_columns` takes them.
 
     Raises:
-        ValueError: As :func:`tgrec.data.recognise.graph_from`, and if ids are of different kinds.
+        ValueError: As :func:`tgrec.data.recognise.graph_from`, and if ids are of different kinds,
+            or none of a table is one of the events.
     """
+    events = index_as_columns(events)
     found = recognise_columns(events, **columns)
     users = _joined(users, events[found.user], "user")
     items = _joined(items, events[found.item], "item")
@@ -154,18 +183,32 @@ def _joined(side: pd.DataFrame | None, ids: pd.Series, role: str) -> pd.DataFram
                 f"{strange[0]!r}, and those of the events are; convert both with .astype(str)"
             )
         own = own.astype(np.int64)
-    absent = pd.unique(wanted[~pd.Index(wanted).isin(own)])
+    wanted = pd.unique(wanted)
+    absent = wanted[~pd.Index(wanted).isin(own)]
+    if len(own) and len(wanted) and len(absent) == len(wanted):
+        raise ValueError(
+            f"'{argument}': no id in column {column!r}, such as {own[:2].tolist()}, is one of the "
+            f"events, such as {wanted[:2].tolist()}; give the table that belongs to them, or write "
+            f"both ids alike"
+        )
     side, rows = side.assign(**{column: own}), pd.DataFrame({column: absent})
     for name in side.columns.drop(column):
-        rows[name] = _UNKNOWN[role] if pd.api.types.is_numeric_dtype(side[name].dtype) else ""
+        rows[name] = _unknown(side[name].dtype, role)
     return pd.concat([side, rows], ignore_index=True) if len(absent) else side
+
+
+def _unknown(dtype: Any, role: str) -> int | bool | str:
+    """What stands where nothing is known, in columns of a type."""
+    if pd.api.types.is_bool_dtype(dtype):
+        return False
+    return _UNKNOWN[role] if pd.api.types.is_numeric_dtype(dtype) else ""
 
 
 def _named(
     table: pd.DataFrame, role: str, name: str, columns: Mapping[str, Collection[str]]
 ) -> pd.DataFrame:
     """The table with its ids under ``name`` and its known columns under our names."""
-    there: dict[str, list[Any]] = {}
+    table, there = index_as_columns(table), dict[str, list[Any]]()
     for ours, usual in {name: NAMES[role] | {"id"}, **columns}.items():
         there[ours] = [c for c in table.columns if plain_name(str(c)) in usual]
         if ours == name and name in table.columns:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from tgrec.data.files import near_path
+from tgrec.data.recognise import index_as_columns
 from tgrec.data.tables import parse_table, table_bytes
 from tgrec.datasets._fetch import DataFileError, RawFile
 from tgrec.datasets._read import clean
@@ -42,7 +43,10 @@ def read_csv(data: bytes, path: str, dtype: Any = None) -> pd.DataFrame:
 def read_file(
     path: FileName, sep: str | None = None, names: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """A table of texts, or of whatever a Parquet file holds; columns 0, 1, ... without a header."""
+    """A table of texts, or of whatever a Parquet file holds; columns 0, 1, ... without a header.
+
+    Texts have no blanks around them: ``1, 26`` is 1 and 26.
+    """
     if Path(path).suffix in (".parquet", ".pq"):
         return _read_parquet(Path(path))
     try:
@@ -56,7 +60,7 @@ def read_file(
                              f"line has (got {list(names)})")  # fmt: skip
         headless = names is not None or any(_is_number(field) for field in fields)
         given = [str(i) for i in range(len(fields))] if headless else None
-        table = parse_table(content, path, sep, None, str, given)
+        table = parse_table(content, path, sep, None, str, given, strip=True)
     except FileNotFoundError:
         raise
     except ValueError as error:
@@ -72,10 +76,11 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise ImportError(f"{path} is a Parquet file, which needs pyarrow: python -m pip install "
                           f"'tgrec[parquet]'")  # fmt: skip
     try:
-        return pd.read_parquet(path, engine="pyarrow").reset_index(drop=True)
+        table = pd.read_parquet(path, engine="pyarrow")
     except (ValueError, OSError) as error:  # pyarrow's errors are of these classes
         raise DataFileError(f"{path}: is no readable Parquet file ({error}); fetch it "
                             f"again") from error  # fmt: skip
+    return index_as_columns(table).reset_index(drop=True)
 
 
 def _separator(line: str) -> str:
@@ -88,7 +93,7 @@ def _separator(line: str) -> str:
 
 def _fields(line: str, sep: str) -> list[str]:
     if len(sep) == 1:
-        return next(csv.reader([line], delimiter=sep))
+        return next(csv.reader([line], delimiter=sep, skipinitialspace=True))
     return re.split(sep, line.strip())
 
 

@@ -55,7 +55,7 @@ class DataCard:
             asked in a leave-one-out test.
         history: Quantile (``"0"`` .. ``"1"``) -> events per user, of users with events.
         short_users: Users with one or two events, who only train in a leave-one-out split.
-        ratings: ``(lowest, mean, highest)``, or None.
+        ratings: ``(lowest, mean, highest)`` of those that are known, or None.
         relations: Kind of event -> how many.
         features: Node type -> its attributes.
         leak: Of a leave-one-out split; None if no user has three events, or there are
@@ -210,10 +210,10 @@ _QUANTILE_NAMES = {"0": "min", "0.25": "25 %", "0.5": "median", "0.75": "75 %", 
 
 def _ratings(graph: TemporalRecGraph) -> tuple[float, float, float] | None:
     parts = [graph[t].rating.double() for t in graph.interaction_types if "rating" in graph[t]]
-    if not parts:
+    known = torch.cat([part[part.isfinite()] for part in parts]) if parts else torch.zeros(0)
+    if known.numel() == 0:
         return None
-    all_of_them = torch.cat(parts)
-    return float(all_of_them.min()), float(all_of_them.mean()), float(all_of_them.max())
+    return float(known.min()), float(known.mean()), float(known.max())
 
 
 def _features(graph: TemporalRecGraph, node_type: str) -> list[str]:

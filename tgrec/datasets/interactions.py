@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _USER_FILES = ("users", "customers")
 _TABLES = (".csv", ".tsv", ".dat", ".txt", ".data", ".inter", ".parquet", ".gz")
 # A column of times in Unix units holds no smaller number, and a column of ratings no larger one.
 _FIRST_TIME = 100_000_000
+# Digits that a floating-point number holds without loss.
+_POINT_ZERO = re.compile(r"(0|[1-9]\d{0,14})\.0")
 
 
 def read_interactions(
@@ -42,7 +45,8 @@ def read_interactions(
     their size (:func:`tgrec.data.recognise.in_time_order`). A file without a header line is taken
     for ``user item``, ``user item rating``, ``user item time`` or, in MovieLens's order, ``user
     item rating time``. Ids are integers if all of them are written as such in every file, else
-    strings kept exactly: ``0104257`` is not ``104257``.
+    strings kept exactly: ``0104257`` is not ``104257``. Only where all ids of a column are
+    written as ``26.0``, they are the integers that they were before some program made them so.
 
     Args:
         path: The file; or a folder with a file ``ratings``, ``interactions`` or ``events`` and
@@ -54,7 +58,7 @@ def read_interactions(
         user: Column of users in ``path``; None to recognise it.
         item: Column of items.
         time: Column of times.
-        rating: Column of ratings.
+        rating: Column of ratings; where a field is empty, the rating is not known (NaN).
         sep: Separator of ``path``; None to find it out.
         names: Columns of ``path`` if it has no header line; None to find them out.
 
@@ -138,21 +142,30 @@ def _one_kind(
     texts = [t[column].astype(str) if k else t[column] for t, k in zip(tables, kinds, strict=True)]
     for ids in texts:
         id_values(ids, role)  # raises, with the line, for what can be no id
+    texts = [_without_point(ids) for ids in texts]
     plain = all(WHOLE_NUMBER.fullmatch(str(id_)) for ids in texts for id_ in pd.unique(ids))
     texts = [ids.astype("int64") for ids in texts] if plain else texts
     tables = [t.assign(**{column: ids}) for t, ids in zip(tables, texts, strict=True)]
     return tables[0], None if side is None else tables[1]
 
 
+def _without_point(ids: pd.Series) -> pd.Series:
+    """``26`` of ``26.0`` if all are written so, as pandas writes integers after gaps."""
+    if all(_POINT_ZERO.fullmatch(id_) for id_ in pd.unique(ids)):
+        return ids.str.removesuffix(".0")
+    return ids
+
+
 def _numbers(column: pd.Series, role: str) -> pd.Series:
+    """Texts as numbers, NaN where there is none."""
     if pd.api.types.is_numeric_dtype(column.dtype):
         return column
     values = pd.to_numeric(column.astype(object), errors="coerce")
-    bad = values.isna().to_numpy()
+    bad = (values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")).to_numpy()
     if bad.any():
         raise ValueError(
             f"'{role}': column {column.name!r} is not a number in {where(bad, column)}, first "
-            f"{column[bad].tolist()[0]!r}; correct or drop these rows"
+            f"{column[bad].tolist()[0]!r}; correct these rows, or leave the field empty"
         )
     return values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -108,6 +108,20 @@ class RecModel(nn.Module):
 
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""
+        return {}
+
+    def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
+        """What rows of parameters stand for, if neither for items nor for users nor by their place.
+
+        A model that starts from another one takes such rows over where they mean the same
+        (:func:`tgrec.recommend.starting.start_from`).
+
+        Args:
+            graph: What the model was made for.
+
+        Returns:
+            Parameter -> the meaning of each of its first dimension's rows, no two alike.
+        """
         return {}
 
     def mixture(self, events: int) -> tuple[float, str, str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -16,13 +16,7 @@ from tgrec.models.base import RecModel, arguments, inner_products
 from tgrec.models.bert4rec import make_cloze
 from tgrec.models.side_information import chosen_features, feature_bins, genres
 from tgrec.models.side_inputs import SideInputs
-from tgrec.models.tokens import (
-    Tokens,
-    causal_tokens,
-    choose_rows,
-    cloze_tokens,
-    token_pairs,
-)
+from tgrec.models.tokens import Tokens, causal_tokens, choose_rows, cloze_tokens, token_pairs
 from tgrec.nn.context_attention import ContextAttention, recent_mean
 from tgrec.nn.gap_attention import NUM_BUCKETS
 from tgrec.nn.heads import ItemHead, RatingHead
@@ -178,6 +172,14 @@ class EnhancedBERT4Rec(RecModel):
         )
         model.inputs.fill(graph)
         return model
+
+    def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
+        """Of genres and binned features; see :meth:`RecModel.row_meanings`."""
+        own = self.inputs.row_meanings(graph)
+        heads = {} if self.preference is None else dict(self.preference.named_parameters())
+        return {f"inputs.{name}": rows for name, rows in own.items()} | {
+            f"preference.{name}": own["genre"] for name in heads
+        }
 
     # ---- what goes in -------------------------------------------------------------------------
 

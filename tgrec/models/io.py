@@ -187,7 +187,8 @@ def _make(cls: type[RecModel], config: dict[str, Any], train: TemporalRecGraph |
     """The model of a configuration, without weights; counts are made where there are events."""
     if train is None:
         return cls(**config)
-    found_out = ("num_items", "num_users", "num_edges", "num_genres", "bins")  # by from_graph
+    found_out = {"num_items", "num_users", "num_edges", "num_genres", "bins", "num_domains",
+                 "relations", "num_features", "num_user_features"}  # by from_graph  # fmt: skip
     return cls.from_graph(train, **{k: v for k, v in config.items() if k not in found_out})
 
 

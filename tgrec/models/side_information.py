@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -119,3 +119,33 @@ def feature_bins(graph: TemporalRecGraph, names: Iterable[str]) -> dict[str, lis
     """Feature -> edges, for those of ``names`` that are binned."""
     binned = [name for name in names if name in ("year", "rating", *USER_FEATURES)]
     return {name: bin_edges(name, feature_values(graph, name)) for name in binned}
+
+
+def genre_meanings(graph: TemporalRecGraph) -> Sequence[Hashable]:
+    """What the columns of ``genre`` stand for: words, or places where there are none."""
+    if "genres_bytes" in graph["item"]:
+        lists = (text.split("|") for text in graph.strings("item", "genres"))
+        return sorted(set().union(*lists) - {""})
+    width = genres(graph).size(1)
+    return [("genre", column, width) for column in range(width)]
+
+
+def bin_meanings(graph: TemporalRecGraph, name: str, edges: Sequence[float]) -> list[Hashable]:
+    """What the bins of a feature stand for: their words, the only value, or from where to where."""
+    bounds = [-torch.inf, *edges, torch.inf]
+    spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+    if name == "rating":  # a 3 of 5 is no 3 of 10
+        return [(span, tuple(edges)) for span in spans]
+    values = feature_values(graph, name)
+    values = values[is_known(name, values)].unique()
+    held = torch.bucketize(values, torch.tensor(edges), right=True)
+    has_words = f"{name}_bytes" in graph["user"]
+    words = sorted(set(graph.strings("user", name)) - {""}) if has_words else None
+    out: list[Hashable] = []
+    for place, span in enumerate(spans):
+        own = values[held == place].tolist()
+        if words and own:
+            out.append(tuple(words[int(code)] for code in own))
+        else:
+            out.append(own[0] if len(own) == 1 else span)
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,9 @@ from tgrec.models.side_information import (
     FEATURES,
     USER_FEATURES,
     bin_codes,
+    bin_meanings,
     feature_values,
+    genre_meanings,
     genres,
     is_known,
 )
@@ -118,6 +120,13 @@ class SideInputs(nn.Module):
             spread = rating.std(correction=0).clamp(min=1e-6)
             scale = torch.stack([rating.mean(), spread, rating.min(), rating.max()])
             self.rating_scale.copy_(scale)
+
+    def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
+        """What rows of genres and binned features stand for (see :meth:`RecModel.row_meanings`)."""
+        out: dict[str, Sequence[Hashable]] = {
+            f"tables.{name}": bin_meanings(graph, name, edges) for name, edges in self.bins.items()
+        }
+        return out if self.genre is None else {**out, "genre": genre_meanings(graph)}
 
     def items(self) -> Tensor:
         """``[N, D]`` vectors of items: their own part, their genres and their year.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Literal, Self, overload
 
@@ -178,6 +178,11 @@ class TGTBERT4Rec(RecModel):
         if model.use_graph and model.tgt is not None:
             model._set_graph(_counts_class(model.use_time).from_graph(graph, **COUNTS))
         return model
+
+    def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
+        """Of periods; see :meth:`RecModel.row_meanings`."""
+        times = None if self.tgt is None else self.tgt.times
+        return {} if times is None else {"tgt.times.period": times.periods()}
 
     def _set_graph(self, graph: SkipMarkov) -> None:
         self.graph = graph

@@ -38,6 +38,11 @@ class EventTimeEmbedding(nn.Module):
         self.period = nn.Parameter(torch.zeros(NUM_PERIODS, channels))
         self.register_buffer("span", torch.tensor([first, last]))
 
+    def periods(self) -> list[tuple[int, int, int]]:
+        """The span that is divided, and the number of each of its periods."""
+        first, last = self.span.tolist()
+        return [(first, last, period) for period in range(NUM_PERIODS)]
+
     def forward(self, time: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
         """``[B, L, D]``; anything at padding.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tgrec.metrics import target_ranks
 from tgrec.recommend.occlusion import Read, events_read, scores_without
-from tgrec.recommend.ranking import check_count
+from tgrec.recommend.ranking import check_count, not_offered
 from tgrec.recommend.served import Question, Served
 from tgrec.sampler import past_items
 
@@ -63,7 +63,9 @@ class Explanation:
         item_id: Raw id of the explained item.
         title: Where known.
         score: As :meth:`Recommender.predict` gives it.
-        rank: Among all items that the asker has not met, 1 is best.
+        rank: Beside the items that :meth:`Recommender.recommend` offers, 1 is best; it is behind
+            those with an equal score.
+        left_out: Why ``recommend`` does not offer this item, None if it does.
         events_read: How many past events the model looked at.
         events: Those without which the score falls, the strongest first.
         paths: The best supported ways from items of the asker to this one.
@@ -78,6 +80,7 @@ class Explanation:
     title: str | None
     score: float
     rank: int
+    left_out: str | None
     events_read: int
     events: tuple[PastEvent, ...]
     paths: tuple[Path, ...]
@@ -93,7 +96,10 @@ class Explanation:
     def __str__(self) -> str:
         who = "this history" if self.user_id is None else f"user {self.user_id}"
         name = called(self.item_id, self.title)
-        lines = [f"{name} for {who}: score {self.score:.4g}, rank {self.rank} of what is new"]
+        where = f"rank {self.rank} of what is new"
+        if self.left_out is not None:
+            where = f"not recommended ({self.left_out}), it would have rank {self.rank}"
+        lines = [f"{name} for {who}: score {self.score:.4g}, {where}"]
         if self.events:
             lines.append(f"carried by ({self.events_read} events read; without it the score falls)")
             lines += [
@@ -141,8 +147,9 @@ def explain(
     full, effect = effects(served, question, item, read)
     named = [i for i in effect.argsort(descending=True).tolist() if effect[i] > 0][:top_events]
     target = question.targets()
-    seen = past_items(question.loader.index, target.user, target.cut)
-    rank = target_ranks(full, torch.tensor([item], device=full.device), seen)
+    _, seen = past_items(question.loader.index, target.user, target.cut)
+    others = not_offered(served, question, question.user)
+    rank = target_ranks(full, torch.tensor([item], device=full.device), others)
     timed = served.index.has_time
     alpha, *parts = served.model.mixture(read.item.numel()) or (None,)
     events = tuple(
@@ -160,13 +167,20 @@ def explain(
         title=served.items.title(item),
         score=float(full[0, item]),
         rank=int(rank[0]),
+        left_out=_left_out(item, seen, others[1]),
         events_read=read.item.numel(),
         events=events,
-        paths=paths(served, question, item, seen[1], top_paths),
+        paths=paths(served, question, item, seen, top_paths),
         shared_genres=_shared_genres(served, item, [int(read.item[i]) for i in named]),
         alpha=alpha,
         parts=tuple(parts),
     )
+
+
+def _left_out(item: int, seen: Tensor, not_offered: Tensor) -> str | None:
+    if bool((seen == item).any()):
+        return "met before"
+    return "nobody had met it by then" if bool((not_offered == item).any()) else None
 
 
 def effects(served: Served, question: Question, item: int, read: Read) -> tuple[Tensor, Tensor]:

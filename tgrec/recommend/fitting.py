@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, leave_one_out
-from tgrec.data.recognise import recognise_columns
-from tgrec.datasets import checksum, clean_items, clean_users, graph_of_tables
+from tgrec.data.recognise import index_as_columns, recognise_columns
+from tgrec.datasets import checksum, clean_items, clean_users, features_only, graph_of_tables
 from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
-from tgrec.models.io import load_model
-from tgrec.recommend.folder import MODEL, read_catalogue
 from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names
 from tgrec.recommend.served import Served
@@ -74,7 +68,8 @@ def graph_of(
     """The store of a table of events, or the store itself.
 
     Tables of users and items may call their columns as is usual, and lack what they do not know
-    (:func:`tgrec.datasets.clean_users`, :func:`tgrec.datasets.clean_items`).
+    (:func:`tgrec.datasets.clean_users`, :func:`tgrec.datasets.clean_items`). Further columns are
+    kept if they can be features; a warning names those that cannot.
     """
     if isinstance(data, TemporalRecGraph):
         given = [k for k, v in {**columns, "users": users, "items": items}.items() if v is not None]
@@ -86,9 +81,12 @@ def graph_of(
             other = " or a TemporalRecGraph" if argument == "data" else ""
             raise TypeError(f"'{argument}' needs to be a DataFrame{other} (got "
                             f"{type(table).__name__})")  # fmt: skip
+    data = index_as_columns(data)
     found = recognise_columns(data, **columns)
-    users = None if users is None else clean_users(users, found.user)
-    items = None if items is None else clean_items(items, found.item)
+    if users is not None:
+        users = features_only(clean_users(users, found.user), "user", found.user)
+    if items is not None:
+        items = features_only(clean_items(items, found.item), "item", found.item)
     return graph_of_tables(data, users=users, items=items, **columns)
 
 
@@ -166,59 +164,6 @@ def train_or_say_why(
         return train(model, split, settings, **options)
 
 
-def start_from(
-    model: RecModel, graph: TemporalRecGraph, folder: str | os.PathLike[str]
-) -> dict[str, int]:
-    """Copies the weights of a saved recommender; tables are matched by raw id.
-
-    A parameter is a table of items (users) if it has one row more in a model with one item (user)
-    more. Rows of ids that only the new data have, and counts, stay as they are.
-
-    Returns:
-        How many of the ``items`` and ``users`` of the new data were found.
-
-    Raises:
-        ValueError: If the folder's model is of another class or of other sizes, or no item of the
-            new data is known to it.
-    """
-    old = load_model(Path(folder) / MODEL, {"": type(model)})
-    shared: dict[str, tuple[Tensor, Tensor]] = {}
-    for kind, raw in read_catalogue(folder).items():
-        known = pd.Index(raw)
-        rows = known.get_indexer(pd.Index(Names.of(graph, kind).raw))
-        found = np.flatnonzero(rows >= 0)
-        shared[kind] = (torch.from_numpy(found), torch.from_numpy(rows[found]))
-    if shared["item"][0].numel() == 0:
-        raise ValueError(
-            f"'init_from': {str(folder)!r} knows none of the items of these data by id"
-        )
-    tables = {kind: _tables(model, f"num_{kind}s") for kind in shared}
-    source = dict(old.named_parameters())
-    left: list[str] = []
-    with torch.no_grad():
-        for name, new in model.named_parameters():
-            value = source.get(name)
-            if value is None or value.shape[1:] != new.shape[1:]:
-                there = "missing" if value is None else list(value.shape)
-                raise ValueError(
-                    f"'init_from': the model in {str(folder)!r} has other settings ({name} is "
-                    f"{there} there and {list(new.shape)} here); give Recommender(...) the same"
-                )
-            owner = next((kind for kind, names in tables.items() if name in names), None)
-            if owner is not None:
-                to, rows = shared[owner]
-                new[to] = value[rows]
-                _copy_extra_rows(new, value, model, old, f"num_{owner}s")
-            elif value.shape == new.shape:
-                new.copy_(value)
-            else:
-                left.append(name)
-    if left:
-        warnings.warn(f"'init_from': {', '.join(left)} stay new, as their sizes follow the data",
-                      UserWarning, stacklevel=3)  # fmt: skip
-    return {f"{kind}s": int(to.numel()) for kind, (to, _) in shared.items()}
-
-
 def check_teacher(
     served: Served, split: SplitName, graph: TemporalRecGraph, wanted: SplitName, track: Track
 ) -> None:
@@ -255,29 +200,6 @@ def check_teacher(
             f"'teacher' was fitted on track={served.loader.track!r}, and this model is on "
             f"track={track!r}; fit both on the same"
         )
-
-
-def _tables(model: RecModel, size: str) -> set[str]:
-    """The parameters that have a row for each item, or user."""
-    if size not in model.config:
-        return set()
-    larger = type(model)(**{**model.config, size: model.config[size] + 1})
-    shapes = {name: parameter.shape for name, parameter in larger.named_parameters()}
-    return {
-        name
-        for name, parameter in model.named_parameters()
-        if shapes[name][:1] != parameter.shape[:1]
-    }
-
-
-def _copy_extra_rows(
-    parameter: Tensor, value: Tensor, model: RecModel, old: RecModel, size: str
-) -> None:
-    """Rows behind those of the ids, such as the mask token."""
-    extra = parameter[model.config[size] :]
-    there = value[old.config[size] :]
-    if extra.shape == there.shape:
-        extra.copy_(there)
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from tgrec import __version__
 from tgrec.data import TemporalRecGraph
-from tgrec.data.files import near_path, write_text
+from tgrec.data.files import make_folder, near_path, write_text
 from tgrec.datasets import load_graph, save_graph
 from tgrec.models import RecModel, load_model, save_model
 from tgrec.models.io import WEIGHTS
@@ -43,13 +43,7 @@ def save_folder(
         ValueError: If there is a file in the place of the folder.
         OSError: If it cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(
-            f"'folder': {str(folder)!r} is a file; a recommender is saved as a folder, name "
-            f"another one"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     (folder / ABOUT).unlink(missing_ok=True)
     save_graph(graph, folder / GRAPH)
     save_model(model, folder / MODEL, catalogue=catalogue_checksum(graph))

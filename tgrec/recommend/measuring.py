@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from tgrec.recommend.fitting import meant, split_of
 from tgrec.recommend.served import Served
+from tgrec.sampler import EventIndex
 from tgrec.training import Evaluation, evaluate, foretells_ratings, rating_rmse
 
 
@@ -33,9 +36,19 @@ def ranks_of(served: Served, split: str, options: Mapping[str, Any]) -> Evaluati
 
 
 def rating_errors(served: Served, split: str) -> Mapping[str, float] | None:
-    """See :meth:`tgrec.recommend.Recommender.rating_errors`."""
+    """See :meth:`tgrec.recommend.Recommender.rating_errors`; None, too, where nothing is rated.
+
+    That is, if no held-out event has a rating to compare with, or none that was trained on has.
+    """
     if not foretells_ratings(served.model):
         return None
     parts, device = split_of(served.graph, split), served.index.device
+    asked = served.index.rating_of(parts.test.cut.to(device))
+    if not (_any_known(asked) and _any_known(EventIndex(parts.train, "cpu").rating)):
+        return None
     track = served.loader.track
     return rating_rmse(served.model, parts, parts.test, track=track, device=device)
+
+
+def _any_known(ratings: Tensor | None) -> bool:
+    return ratings is not None and bool(ratings.isfinite().any())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
+from tgrec.data.recognise import NAMES, index_as_columns, plain_name
 from tgrec.datasets import words_in
 from tgrec.datasets.movielens import (
     AGE_GROUPS_1M,
@@ -117,7 +118,7 @@ class Names:
         """What may have been meant, as a question."""
         numbers = self.raw.dtype.kind == "i"
         if numbers and isinstance(wanted, str):
-            if wanted.strip().isdigit() and int(wanted) in self.index:
+            if wanted.strip().isdecimal() and int(wanted) in self.index:
                 return f"; ids are integers, did you mean {int(wanted)}?"
             return self._near_title(wanted)
         if numbers:
@@ -143,7 +144,12 @@ class Names:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a Python one; all else as it is."""
+    """A NumPy or torch scalar as a Python one; all else as it is.
+
+    So are NumPy's moments, of which nanoseconds would become a number without a unit.
+    """
+    if isinstance(value, np.datetime64):
+        return value
     scalar = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0)
     return value.item() if scalar else value
 
@@ -167,15 +173,35 @@ def listed(values: Any, argument: str) -> list[Any]:
 def listed_pairs(pairs: Any) -> tuple[list[Any], list[Any]]:
     """Users and items of pairs ``(user_id, item_id)``: a list, an array ``[n, 2]`` or a table.
 
+    The columns of a table are known by their usual names; two columns without are taken in order.
+
     Raises:
         ValueError: If one of them is no pair.
     """
-    rows = pairs.itertuples(index=False) if isinstance(pairs, pd.DataFrame) else pairs
-    rows = [listed(row, "pairs") if is_many(row) else [row] for row in listed(rows, "pairs")]
+    if isinstance(pairs, pd.DataFrame):
+        user, item = _columns_of_pairs(pairs)
+        return listed(user, "pairs"), listed(item, "pairs")
+    rows = [listed(row, "pairs") if is_many(row) else [row] for row in listed(pairs, "pairs")]
     for row in rows:
         if len(row) != 2:
             raise ValueError(f"'pairs' needs to hold pairs (user_id, item_id) (got {row})")
     return [user for user, _ in rows], [item for _, item in rows]
+
+
+def _columns_of_pairs(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """The columns of users and of items, of which one may be the index."""
+    whole = index_as_columns(table)
+    names = [plain_name(str(column)) for column in whole.columns]
+    users, items = ([i for i, n in enumerate(names) if n in NAMES[r]] for r in ("user", "item"))
+    if not users and not items and table.shape[1] == 2:
+        return table.iloc[:, 0], table.iloc[:, 1]
+    if len(users) != 1 or len(items) != 1:
+        columns = [str(column) for column in whole.columns]
+        raise ValueError(
+            f"'pairs' needs one column of users and one of items (got {columns}, of which "
+            f"{len(users)} and {len(items)} are called so); call them user_id and item_id"
+        )
+    return whole.iloc[:, users[0]], whole.iloc[:, items[0]]
 
 
 def genres_of(graph: TemporalRecGraph) -> tuple[tuple[str, ...], np.ndarray] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -14,6 +15,8 @@ from tgrec.recommend.served import Question, Served, score
 from tgrec.sampler import EventIndex, HistorySampler
 
 ROWS_AT_ONCE = 64
+# What stands in a history where there is no event; 0 in all other columns.
+_PADDING = {"event_id": -1, "rating": math.nan}
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,12 @@ def _closed_up(history: History, event_id: Tensor, gone: Tensor) -> History:
     order = torch.argsort(keep.long(), dim=1, stable=True)
     keep = keep.gather(1, order)
 
-    def moved(values: Tensor) -> Tensor:
-        padding = -1 if values is history.event_id else 0
-        return torch.where(keep, values.gather(1, order), torch.full_like(values, padding))
+    def moved(name: str, values: Tensor) -> Tensor:
+        padding = torch.full_like(values, _PADDING.get(name, 0))
+        return torch.where(keep, values.gather(1, order), padding)
 
     columns = {
-        f.name: moved(values)
+        f.name: moved(f.name, values)
         for f in fields(history)
         if f.name != "mask" and (values := getattr(history, f.name)) is not None
     }

@@ -29,29 +29,43 @@ def best(
     size = min(top_k, served.index.num_items)
     items = torch.full((question.user.numel(), size), -1)
     scores = torch.zeros(question.user.numel(), size)
-    unborn = torch.zeros(0, dtype=torch.int64, device=served.index.device)
-    if question.log_cut < served.index.end:
-        unborn = (served.first_met >= question.log_cut).nonzero().view(-1)
     # Equal scores, as counts give them to somebody without a past, are in the order of popularity.
     order = served.by_popularity(question.log_cut)
     place = torch.argsort(order)
     for rows, score in all_scores(served, question):
-        pairs = [_all_pairs(rows.numel(), unborn)]
-        if filter_seen:
-            part = question.targets(question.user[rows])
-            pairs.append(past_items(question.loader.index, part.user, part.cut))
-        exclude = (torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs]))
-        chosen = best_items(score[:, order], size, exclude=(exclude[0], place[exclude[1]]))
+        row, item = not_offered(served, question, question.user[rows], filter_seen)
+        chosen = best_items(score[:, order], size, exclude=(row, place[item]))
         chosen = torch.where(chosen >= 0, order[chosen], -1)
         items[rows.cpu()] = chosen.cpu()
         scores[rows.cpu()] = score.gather(1, chosen.clamp(min=0)).cpu()
-    _say_if_short(served, items, top_k, unborn.numel(), filter_seen)
+    unborn = unborn_items(served, question).numel()
+    _say_if_short(served, items, top_k, unborn, filter_seen)
     return items.numpy(), scores.numpy()
 
 
-def _all_pairs(rows: int, items: Tensor) -> tuple[Tensor, Tensor]:
-    row = torch.arange(rows, device=items.device)
-    return row.repeat_interleave(items.numel()), items.repeat(rows)
+def unborn_items(served: Served, question: Question) -> Tensor:
+    """At a moment of the past, the items that nobody had met by then."""
+    if question.log_cut >= served.index.end:
+        return torch.zeros(0, dtype=torch.int64, device=served.index.device)
+    return (served.first_met >= question.log_cut).nonzero().view(-1)
+
+
+def not_offered(
+    served: Served, question: Question, user: Tensor, filter_seen: bool = True
+) -> tuple[Tensor, Tensor]:
+    """What no list holds: ``(rows, items)``, int64 ``[P]``, of the askers ``user`` ``[B]``.
+
+    These are the items that nobody had met by then, and, with ``filter_seen``, those that the asker
+    has met.
+    """
+    unborn = unborn_items(served, question)
+    row = torch.arange(user.numel(), device=unborn.device).repeat_interleave(unborn.numel())
+    item = unborn.repeat(user.numel())
+    if not filter_seen:
+        return row, item
+    part = question.targets(user)
+    seen = past_items(question.loader.index, part.user, part.cut)
+    return torch.cat([row, seen[0]]), torch.cat([item, seen[1]])
 
 
 def _say_if_short(

@@ -24,7 +24,6 @@ from tgrec.recommend.fitting import (
     model_class,
     settings_for,
     split_of,
-    start_from,
     train_or_say_why,
 )
 from tgrec.recommend.folder import load_folder, save_folder
@@ -32,14 +31,9 @@ from tgrec.recommend.measuring import ranks_of, rating_errors
 from tgrec.recommend.names import is_many, listed, listed_pairs, plain
 from tgrec.recommend.profile import UserProfile, user_profile
 from tgrec.recommend.ranking import best, of_pairs, similar, table
-from tgrec.recommend.served import (
-    Question,
-    Served,
-    ask,
-    ask_with_history,
-    reads_profile,
-)
-from tgrec.training import Evaluation, FitResult, Teacher, check_device
+from tgrec.recommend.served import Served, ask, question_of
+from tgrec.recommend.starting import start_from
+from tgrec.training import Evaluation, FitResult, Teacher, TrainSettings, check_device
 from tgrec.training.trackers import Tracker
 
 
@@ -160,10 +154,12 @@ class Recommender:
         columns = {"user": user, "item": item, "time": time, "rating": rating}
         graph = graph_of(data, users=users, items=items, **columns)
         parts = split_of(graph, split)
-        self.seed = training.get("seed", 0)
+        # Checked alone: the other settings follow the model, whose weights are drawn from it.
+        self.seed = TrainSettings(seed=training.get("seed", 0)).seed
         torch.manual_seed(self.seed)
         model = self.model_class.from_graph(parts.train, **self.settings)
         settings = settings_for(parts.train, model.sampling, training)
+        _check_start(model, init_from, resume)
         if init_from is not None:
             start_from(model, graph, init_from)
         how = {"weight": distill_weight, "temperature": distill_temperature}
@@ -195,7 +191,7 @@ class Recommender:
     def rating_errors(self) -> Mapping[str, float] | None:
         """RMSE of the ratings of those events, :func:`tgrec.training.rating_rmse`.
 
-        None if the model foretells no ratings.
+        None if the model foretells none, or no training or no held-out event has one.
         """
         return rating_errors(self.served, self.split)
 
@@ -209,6 +205,8 @@ class Recommender:
         self, pairs: Iterable[tuple[Any, Any]] | pd.DataFrame, *, at: Any = None
     ) -> np.ndarray:
         """The scores ``[n]`` (float32) of pairs ``(user_id, item_id)``.
+
+        The columns of a table are known by their usual names, whatever else stands in it.
 
         Raises:
             ValueError: If an id is unknown, or something is no pair.
@@ -234,7 +232,7 @@ class Recommender:
             user_id: A raw id, or a list of them. May be left out if ``history`` is given.
             top_k: How many. If the catalogue has fewer, a warning says why.
             filter_seen: Leave out what the asker has met before the question.
-            at: Moment of the question (Unix s or a date); no event at or after it is looked at,
+            at: Moment of the question (Unix time or date); no event at or after it is looked at,
                 and items that nobody had met by then are not offered. The weights stay as they
                 were fitted. None is after all that is known. Models fitted on track T2 are told
                 the moment.
@@ -260,7 +258,7 @@ class Recommender:
             question = ask(served, served.users.positions(wanted, "user_id"), at)
             items, scores = best(served, question, top_k, filter_seen)
             return table(served, items, scores, np.asarray(wanted, dtype=served.users.raw.dtype))
-        question = self._question(user_id, at, history, times, profile)
+        question = question_of(served, user_id, at, history, times, profile)
         return table(served, *best(served, question, top_k, filter_seen))
 
     def similar_items(self, item_id: Any, top_k: int = 10) -> pd.DataFrame:
@@ -297,42 +295,13 @@ class Recommender:
         """
         served = self.served
         (item,) = served.items.positions([item_id], "item_id").tolist()
-        question = self._question(user_id, at, history, times, profile)
+        question = question_of(served, user_id, at, history, times, profile)
         return explain(served, question, item, plain(user_id), top_events, top_paths)
 
     def user_profile(self, user_id: Any) -> UserProfile:
         """What the data say of one user: print it, or take its fields."""
         (user,) = self.served.users.positions([user_id], "user_id").tolist()
         return user_profile(self.served, user)
-
-    def _question(
-        self,
-        user_id: Any,
-        at: Any,
-        history: Sequence[Any] | None,
-        times: Sequence[Any] | None,
-        profile: Mapping[str, Any] | None,
-    ) -> Question:
-        served = self.served
-        if profile is not None and not reads_profile(served.model):
-            raise ValueError(
-                f"'profile': {type(served.model).__name__} reads no features of the one who asks; "
-                f"pass a history, or use a model that does, such as 'enhanced_bert4rec'"
-            )
-        if profile is not None and user_id is not None:
-            raise ValueError("'profile' is for somebody new; a known 'user_id' has one in the data")
-        if user_id is None and history is None and profile is None:
-            raise ValueError("'user_id', 'history' or 'profile' needs to be given (got none)")
-        if history is None and times is not None:
-            raise ValueError("'times' belongs to 'history', which is not given")
-        node = None
-        if user_id is not None:
-            (node,) = served.users.positions([user_id], "user_id").tolist()
-        if node is not None and history is None:
-            return ask(served, torch.tensor([node]), at)
-        return ask_with_history(
-            served, () if history is None else history, times, at, node, profile
-        )
 
     # ---- on disk ------------------------------------------------------------------------------
 
@@ -377,6 +346,16 @@ class Recommender:
         rec.split, rec.seed = about["split"], about.get("fit", {}).get("seed", 0)
         rec._served = Served.start(loaded, graph, about["track"], device)
         return rec
+
+
+def _check_start(model: RecModel, init_from: str | os.PathLike[str] | None, resume: bool) -> None:
+    """Raises ValueError if a model that only counts is to go on from somewhere."""
+    asked = "init_from" if init_from is not None else "resume" if resume else None
+    if asked is not None and model.num_parameters() == 0:
+        raise ValueError(
+            f"'{asked}': {type(model).__name__} has no parameters, it counts the events anew every "
+            f"time; leave it out"
+        )
 
 
 def _teacher(

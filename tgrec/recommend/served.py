@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data import RecBatch, Targets, TemporalRecGraph
+from tgrec.data.recognise import ticks_per_second
 from tgrec.loader import GuestReader, NeighborhoodReader, SeedLoader, Track, reader_below
 from tgrec.models import RecModel
 from tgrec.recommend.memory import naming_remedies
@@ -146,6 +147,34 @@ class Question:
         return Targets(user, torch.full_like(user, self.cut), torch.zeros_like(user), time)
 
 
+def question_of(
+    served: Served,
+    user_id: Any,
+    at: Any,
+    history: Sequence[Any] | None,
+    times: Sequence[Any] | None,
+    profile: Mapping[str, Any] | None,
+) -> Question:
+    """The question of one asker, known or new, as :meth:`Recommender.recommend` takes it."""
+    if profile is not None and not reads_profile(served.model):
+        raise ValueError(
+            f"'profile': {type(served.model).__name__} reads no features of the one who asks; "
+            f"pass a history, or use a model that does, such as 'enhanced_bert4rec'"
+        )
+    if profile is not None and user_id is not None:
+        raise ValueError("'profile' is for somebody new; a known 'user_id' has one in the data")
+    if user_id is None and history is None and profile is None:
+        raise ValueError("'user_id', 'history' or 'profile' needs to be given (got none)")
+    if history is None and times is not None:
+        raise ValueError("'times' belongs to 'history', which is not given")
+    node = None
+    if user_id is not None:
+        (node,) = served.users.positions([user_id], "user_id").tolist()
+    if node is not None and history is None:
+        return ask(served, torch.tensor([node]), at)
+    return ask_with_history(served, () if history is None else history, times, at, node, profile)
+
+
 def ask(served: Served, user: Tensor, at: Any = None) -> Question:
     """The question of users ``[n]`` of the log."""
     cut, now = served.cut_at(at)
@@ -270,12 +299,13 @@ def reads_profile(model: RecModel) -> bool:
 def unix_seconds(value: Any, argument: str) -> int:
     """A moment as whole Unix seconds: a number, a date such as ``2003-02-01``, or a datetime.
 
-    Dates without a zone are UTC; fractions are dropped.
+    Milliseconds and finer units are told by their size, as in tables of events. Dates without a
+    zone are UTC; fractions are dropped.
     """
     value = plain(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and abs(value) < 2**62:  # NaN is not
-        return int(value // 1)
+    if number and (step := ticks_per_second(value)) is not None:  # NaN has none
+        return int(value // step)
     if isinstance(value, str | date | np.datetime64):  # datetime and pandas.Timestamp are dates
         try:
             stamp = pd.Timestamp(value)
@@ -286,7 +316,7 @@ def unix_seconds(value: Any, argument: str) -> int:
             ) from error
         if stamp is not pd.NaT:
             stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp
-            return int(stamp.timestamp())
+            return int(stamp.floor("s").timestamp())
     raise ValueError(
         f"'{argument}' needs to be Unix seconds or a date such as '2003-02-01' (got {value!r})"
     )

@@ -48,11 +48,13 @@ class Teacher:
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight <= 1:
-            raise ValueError(f"'weight' of a teacher needs to be in (0, 1] (got {self.weight})")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
+        weight, temperature = self.weight, self.temperature
+        if not (isinstance(weight, int | float) and 0 < weight <= 1):
+            raise ValueError(f"'weight' of a teacher needs to be in (0, 1] (got {weight!r})")
+        number = isinstance(temperature, int | float)
+        if not (number and math.isfinite(temperature) and temperature > 0):
             raise ValueError(
-                f"'temperature' of a teacher needs to be a positive number (got {self.temperature})"
+                f"'temperature' of a teacher needs to be a positive number (got {temperature!r})"
             )
 
     def ready_for(self, student: RecModel, device: torch.device) -> Teacher:

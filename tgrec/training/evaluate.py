@@ -102,9 +102,14 @@ def evaluate(
             move: NDCG@10 on ml1m-loo by less than 0.0005, up or down.
 
     Raises:
-        ValueError: If a score is NaN, the model scores another number of items, or a target is no
-            candidate.
+        ValueError: If a score is NaN, the model scores another number of items, a target is no
+            candidate, or ``sampled`` names no candidate sets.
     """
+    if not isinstance(sampled, bool | Mapping):
+        raise ValueError(
+            f"'sampled' needs to be True, False or a mapping of candidate sets, such as "
+            f"{{'uniform-100': ('uniform', 100)}} (got {sampled!r})"
+        )
     index = EventIndex(split.graph, device) if index is None else index
     loader = SeedLoader(index, model.sampling, track)
     asked = targets.to(device)
@@ -140,7 +145,7 @@ def evaluate(
     length, counts = loader.lengths(asked).cpu(), popularity.cpu()
     groups = {
         **length_groups(length),
-        "rare item": _of_the_rarer_half(counts)[targets.item],
+        "rare item": _of_the_rarer_half(counts, split.candidates)[targets.item],
         **_cold_groups(split, targets, counts, length, ranks),
     }
     return Evaluation(ranks, length, targets, groups)
@@ -220,9 +225,12 @@ def _draws(stream: int, user: Tensor, num_items: int) -> Tensor:
     return torch.cat([uniform64(stream, some.unsqueeze(1), item) for some in user.split(64)])
 
 
-def _of_the_rarer_half(counts: Tensor) -> Tensor:
-    """``[N]`` bool: of the items with training events, those with the median number or fewer."""
-    there = counts > 0
+def _of_the_rarer_half(counts: Tensor, candidates: Tensor | None) -> Tensor:
+    """``[N]`` bool: of the candidates with training events, those with the median number or fewer.
+
+    Candidates only, so that it is the same items whether other domains are in the graph or not.
+    """
+    there = counts > 0 if candidates is None else (counts > 0) & candidates.to(counts.device)
     return there & (counts <= counts[there].median()) if there.any() else there
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Split
-from tgrec.data.files import write_text
+from tgrec.data.files import make_folder, write_text
 from tgrec.loader import SeedLoader
 from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
@@ -78,6 +78,8 @@ def fit(
     teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
+    if folder is not None:
+        make_folder(folder)  # before the first epoch is lost on one that cannot be
     keep_freed_memory()
     model.to(device)
     workers = start_workers(device)

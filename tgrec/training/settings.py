@@ -106,6 +106,8 @@ class TrainSettings:
 def check_device(device: torch.device | str) -> torch.device:
     """The device; raises ValueError unless tensors can be made there."""
     try:
+        if device is None:  # torch would take it for the CPU, but not everywhere
+            raise TypeError("None is no device")
         return torch.empty(1, device=device).add(1).device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
