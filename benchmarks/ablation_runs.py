@@ -35,6 +35,8 @@ GROUPS = {
     "<=50": ", at most 50 events before the target",
     "rare item": ", targets of the rarer half of the items",
 }
+# Options that make another setting than the golden one, and how labels call them.
+LABELLED = {"epochs": "epochs", "batch_size": "a batch"}
 # What a record holds beside the settings of a run.
 OUTCOMES = ("best_epoch", "val", "chosen", "device")
 
@@ -42,6 +44,18 @@ OUTCOMES = ("best_epoch", "val", "chosen", "device")
 def short_name(variant: str) -> str:
     """Name of a variant, without the settings that its label begins with."""
     return variant.rpartition(": ")[2] or FULL
+
+
+def variant_label(name: str, given: Mapping[str, Any]) -> str:
+    """What a record calls a variant: what differs from the golden setting, then its name.
+
+    Args:
+        name: Of the variant.
+        given: Options by name, None where they were not given.
+    """
+    values = {what: given.get(option) for option, what in LABELLED.items()}
+    changed = ", ".join(f"{value} {what}" for what, value in values.items() if value is not None)
+    return f"{changed}: {name}" if changed else "" if name == FULL else name
 
 
 def begun(out: Path, label: str) -> Path | None:

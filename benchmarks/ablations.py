@@ -27,6 +27,7 @@ from ablation_runs import (
     read_back,
     record_once,
     short_name,
+    variant_label,
 )
 from find_model import near
 from golden import golden_of
@@ -37,9 +38,6 @@ from tgrec.loader import Track
 from tgrec.models import MODELS
 from tgrec.models.side_information import available_features
 from tgrec.training import RankedRun, Task, TrainingInterrupted, check_device
-
-# Options that make another setting than the golden one, and how labels call them.
-LABELLED = {"epochs": "epochs", "batch_size": "a batch"}
 
 
 @dataclass(frozen=True)
@@ -226,15 +224,8 @@ def plan(
     label = f"{options.model}-{slug}-{task.board}-{options.track}-seed{options.seed}"
     folder = begun(options.out, label) if options.resume else None
     return ml1m.Planned(
-        options.model, label, model, settings, folder, variant=variant_label(options, name)
+        options.model, label, model, settings, folder, variant=variant_label(name, vars(options))
     )
-
-
-def variant_label(options: Options, name: str) -> str:
-    """What a record calls a variant: what differs from the golden setting, then its name."""
-    given = {what: getattr(options, option) for option, what in LABELLED.items()}
-    changed = ", ".join(f"{value} {what}" for what, value in given.items() if value is not None)
-    return f"{changed}: {name}" if changed else "" if name == FULL else name
 
 
 def name_of(one: ml1m.Planned) -> str:

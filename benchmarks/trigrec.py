@@ -2,7 +2,7 @@
 
     python benchmarks/trigrec.py all --target food
     python benchmarks/trigrec.py train --override "lr=0.0005,batch_size=64,num_epochs=50"
-    python benchmarks/trigrec.py export --target food --override "EPOCH_TO_LOAD=80,SPE_DOMAIN=B"
+    python benchmarks/trigrec.py export --target food --override "EPOCH_TO_LOAD=4,SPE_DOMAIN=B"
     python benchmarks/trigrec.py recommend --target food
     python benchmarks/trigrec.py baselines --target food --models popularity markov bert4rec
     python benchmarks/trigrec.py ablations --target food --only "no graph" joint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,17 @@ READ_BY = {
     "spe_emb_path": ("recommend", "all"),
     "cross_emb_path": ("recommend", "all"),
 }
+# The same for options that are not of --override.
+OPTION_READ_BY = {
+    "joint": ("recommend", "all"),
+    "without": ("train", "export", "recommend", "all"),
+    "inputs": ("recommend", "all"),
+    "models": ("baselines",),
+    "only": ("ablations",),
+    "save_every": ("train", "all", "ablations"),
+    "resume": ("train", "recommend", "all", "ablations"),
+}
+LOSSES = ("adversary", "alignment", "separation")  # of stage 1
 
 
 @dataclass
@@ -69,7 +80,7 @@ class Options:
     """Of the command baselines."""
     only: tuple[str, ...] = ()
     """Of the command ablations: variants to run beside the full model; by default all."""
-    save_every: int = 10
+    save_every: int = 2
     """Keep the weights of every so many epochs of stage 1 (EPOCH_TO_LOAD)."""
     resume: bool = False
     """Go on with the newest run of the same name. all and ablations also start what was not begun,
@@ -153,14 +164,8 @@ def check_options(options: Options, given: Mapping[str, Any]) -> None:
             raise ValueError(f"--models: {name!r} is no baseline{near(name, list(MODELS))}")
     if options.save_every < 1:
         raise ValueError(f"--save_every needs to be a positive integer (got {options.save_every})")
-    if options.command in ("train", "export") and (options.joint or options.inputs == "sequence"):
-        raise ValueError(f"{options.command} is about stage 1; leave --joint and --inputs out")
-    if options.command == "ablations" and (
-        options.joint or options.without or options.inputs != "both"
-    ):
-        raise ValueError("ablations has a variant for each of these; choose them with --only")
-    if options.only and options.command != "ablations":
-        raise ValueError(f"--only is not read by {options.command!r}; leave it out")
+    check_commands(options)
+    check_losses(options, given)
     for part in options.without:
         if PARTS[part] in given:
             raise ValueError(f"--without {part} and --override {PARTS[part]}: give one of them")
@@ -177,6 +182,43 @@ def check_options(options: Options, given: Mapping[str, Any]) -> None:
     if "EPOCH_TO_LOAD" in given and options.command == "recommend":
         if other := [name for name in given if name.endswith("_emb_path")]:
             raise ValueError(f"--override: EPOCH_TO_LOAD and {other[0]}: give one of them")
+
+
+def check_commands(options: Options) -> None:
+    """Raises for options that the command would not read."""
+    usual = {field.name: field.default for field in fields(options)}
+    changed = {k: v for k in OPTION_READ_BY if (v := getattr(options, k)) != usual[k]}
+    for name, value in changed.items():
+        if options.command not in OPTION_READ_BY[name]:
+            variant = options.command == "ablations" and name in ("joint", "without", "inputs")
+            remedy = "choose its variant with --only" if variant else "leave it out"
+            raise ValueError(
+                f"--{name} is not read by {options.command!r} (got {value!r}); {remedy}"
+            )
+    if options.inputs == "sequence" and options.joint:
+        raise ValueError(
+            "--joint is not read with --inputs sequence, which has no stage 1 to train beside it; "
+            "leave one of them out"
+        )
+    if "save_every" in changed and (options.joint or options.inputs == "sequence"):
+        alone = "--joint" if options.joint else "--inputs sequence"
+        raise ValueError(
+            f"--save_every is of stage 1, which {alone} does not have (got {options.save_every}); "
+            f"leave it out"
+        )
+
+
+def check_losses(options: Options, given: Mapping[str, Any]) -> None:
+    """Raises for losses of stage 1 in a model without one: the same model under another label."""
+    alone = ["--inputs sequence"] if options.inputs == "sequence" else []
+    alone += [f"--override {name}" for name in given if name.endswith("_emb_path")]
+    asked = [f"--override {name}={given[name]}" for name in LOSSES if name in given]
+    asked += [f"--without {name}" for name in LOSSES if name in options.without]
+    if alone and asked:
+        raise ValueError(
+            f"{asked[0]} is not read with {alone[0]}, where no vectors of users are learned; leave "
+            f"one of them out"
+        )
 
 
 def train_settings(name: str, task: Task, given: Mapping[str, Any]) -> TrainSettings:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ablation_runs import begun
 from terminal import say
-from trigrec_plan import LETTERS, Plan
+from trigrec_plan import LETTERS, MODEL_KINDS, TRAIN_KINDS, Plan, plan_for
 
 from tgrec.data.files import write_text
 from tgrec.loader import SeedLoader
@@ -30,21 +31,28 @@ from tgrec.training import (
 )
 from tgrec.training.fit import HISTORY
 from tgrec.training.run import CONFIG
+from tgrec.training.user_vectors import SIDECAR
 
 SUMMARY = "stage1.json"  # of a stage 1 that came to its end
 # Settings that the encoders have from stage 1.
 ENCODERS = ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "positions", "use_graph",
             "adversary", "alignment", "separation")  # fmt: skip
+# Settings that make no other stage 1, or are those of stage 2 as well.
+NOT_OF_STAGE_1 = {*ENCODERS, "graph_weight", "choose_weight", "seed", "device"}
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """A trained stage 1: the model, the epoch of its weights, its run folder, and its seconds."""
+    """A trained stage 1: the model, the epoch of its weights, its run folder, and its seconds.
+
+    ``settings`` are those of its training; older run folders do not say them.
+    """
 
     model: TriGRec
     epoch: int
     folder: Path
     seconds: float
+    settings: dict[str, Any] | None
 
     def about(self) -> dict[str, Any]:
         """What a record of stage 2 says of it."""
@@ -52,6 +60,19 @@ class FirstStage:
         return {"run": self.folder.name, "epoch": self.epoch, "seconds": self.seconds,
                 "parameters": sum(p.numel() for p in values.values()),
                 "digest": parameters_digest(values)}  # fmt: skip
+
+    def unlike(self, golden: Plan) -> dict[str, Any] | None:
+        """Its settings where they are not the golden ones; None if they all are.
+
+        None leaves no trace in tables, so golden runs share a row with older records, which do not
+        say how stage 1 was trained.
+        """
+        defaults = {k: p.default for k, p in inspect.signature(TriGRec).parameters.items()}
+        usual = {**defaults, **golden.model, **asdict(golden.settings)}
+        had = {**self.model.config, **(self.settings or {})}
+        names = (MODEL_KINDS.keys() | TRAIN_KINDS.keys()) - NOT_OF_STAGE_1
+        out = {k: had[k] for k in sorted(names & had.keys()) if had[k] != usual[k]}
+        return (out if self.settings else {**out, "training": "not known"}) or None
 
 
 # ---- stage 1 -----------------------------------------------------------------------------------
@@ -63,6 +84,9 @@ def train_users(plan: Plan, resumed: Path | None) -> Path:
     folder = resumed or new_folder(options.out, plan.label("users"))
     model = first_stage(plan)
     say(f"stage 1: {model.num_parameters():,} parameters, run folder {folder}")
+    config = json.dumps({"settings": asdict(plan.settings), "model_config": model.config}, indent=2)
+    if resumed is None:
+        write_text(folder / CONFIG, config + "\n")
 
     def keep(epoch: int) -> None:
         if epoch % options.save_every == 0:
@@ -70,6 +94,7 @@ def train_users(plan: Plan, resumed: Path | None) -> Path:
 
     result = fit(model, plan.task.split, plan.settings, folder=folder, resume=resumed is not None,
                  after_epoch=keep)  # fmt: skip
+    write_text(folder / CONFIG, config + "\n")  # of a resumed one, which is the same by now
     if result.best_epoch:
         save(model, folder / "model", plan)
     if result.stopped == "interrupted":
@@ -131,11 +156,13 @@ def load_users(plan: Plan) -> FirstStage:
     model = load_model(place, MODELS, task.split.graph.num_items, task.checksum)
     assert isinstance(model, TriGRec)
     check_encoders(plan, model, folder)
+    config = folder / CONFIG
+    settings = json.loads(config.read_text("utf-8"))["settings"] if config.is_file() else None
     if epoch is None:
         assert about is not None
-        return FirstStage(model, about["best_epoch"], folder, about["seconds"])
+        return FirstStage(model, about["best_epoch"], folder, about["seconds"], settings)
     lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-    return FirstStage(model, epoch, folder, json.loads(lines[epoch - 1])["seconds"])
+    return FirstStage(model, epoch, folder, json.loads(lines[epoch - 1])["seconds"], settings)
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
@@ -174,7 +201,7 @@ def export(plan: Plan) -> Path:
     }
     folder = first.folder / "embeddings" / target
     raw = plan.task.split.graph.raw_ids("user")
-    about = {"epoch": first.epoch, "target": target, "board": plan.task.board,
+    about = {"epoch": first.epoch, "target": target, **belongs_to(plan),
              "domains": dict(zip(LETTERS, names, strict=False)),
              "events": "before each user's validation target"}  # fmt: skip
     paths = write_user_vectors(table, folder, files, raw, **about)
@@ -191,6 +218,11 @@ def export(plan: Plan) -> Path:
     parts["cross, one a user"] = {" + ".join(names): table.values[:, table.names.index("cross")]}
     draw_user_vectors(parts, folder / "vectors.png")
     return paths[-1].parent
+
+
+def belongs_to(plan: Plan) -> dict[str, str]:
+    """What vectors are of: those of another target were made of events that are asked for here."""
+    return {"board": plan.task.board, "checksum": plan.task.checksum}
 
 
 # ---- stage 2 -----------------------------------------------------------------------------------
@@ -224,7 +256,9 @@ def recommender(plan: Plan) -> SecondStage:
     settings = {k: v for k, v in plan.model.items() if k not in ENCODERS}
     torch.manual_seed(plan.seed)
     model = TriGRec.second_stage(first.model, train, target=options.target, **settings)
-    return SecondStage("trigrec", model, first, {**further, "stage1": first.about()})
+    golden = plan_for(replace(options, without=()), plan.task, plan.names, {})
+    further |= {"stage1": first.about(), "stage1_settings": first.unlike(golden)}
+    return SecondStage("trigrec", model, first, further)
 
 
 def on_files(plan: Plan) -> TriGRec:
@@ -233,6 +267,12 @@ def on_files(plan: Plan) -> TriGRec:
         "vectors come from files: they were made of all training events, the ones that "
         "training asks for included, so they promise more there than they hold in the test"
     )
+    for path in plan.paths.values():
+        if not (path.parent / SIDECAR).is_file():
+            say(
+                f"{path}: there is no {SIDECAR} beside it, so nothing says whose rows these are, "
+                f"nor that no event that {plan.task.board} asks for is in them"
+            )
     graph = plan.task.split.train.before(torch.iinfo(torch.int64).max)
     for name, values in read_vectors(plan).items():
         graph["user"][name] = values
@@ -245,7 +285,8 @@ def on_files(plan: Plan) -> TriGRec:
 def read_vectors(plan: Plan) -> dict[str, torch.Tensor]:
     """``[U, D]`` of each file that was given; raises if they do not go together."""
     raw = plan.task.split.train.raw_ids("user")
-    vectors = {name: read_user_vectors(path, raw) for name, path in plan.paths.items()}
+    about = belongs_to(plan)
+    vectors = {name: read_user_vectors(path, raw, **about) for name, path in plan.paths.items()}
     widths = {name: values.size(1) for name, values in vectors.items()}
     if "d_model" in plan.given:
         widths["d_model"] = plan.given["d_model"]
