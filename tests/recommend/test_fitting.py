@@ -251,3 +251,15 @@ def test_other_errors_of_training_stay_what_they_are(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fitting, "train", fail)
     with pytest.raises(RuntimeError, match="something else"):
         Recommender("sasrec").fit(cycle_graph(), show=False)
+
+
+def test_domains_of_a_table_are_relations_and_the_target_is_what_is_recommended() -> None:
+    rows = [(user, (user + step) % 10 + 10 * (step % 2), 100 * step + user, "ab"[step % 2])
+            for user in range(30) for step in range(10)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "shop"])
+    rec = Recommender("trigrec", target="b", **{**SMALL, "n_heads": 2})
+    rec.fit(table, relation="shop", **QUICK)
+    assert rec.graph.interaction_types == [("user", "a", "item"), ("user", "b", "item")]
+    assert (rec.recommend(3, top_k=4)["item_id"] >= 10).all()
+    with pytest.raises(ValueError, match="'relation'.*'shops'"):
+        Recommender("markov").fit(table, relation="shops", **QUICK)

@@ -45,6 +45,7 @@ class Columns:
     time: str | None = None
     rating: str | None = None
     title: str | None = None
+    relation: str | None = None
 
 
 def recognise_columns(
@@ -54,6 +55,7 @@ def recognise_columns(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    relation: str | None = None,
 ) -> Columns:
     """Finds the columns of a table of events by their usual names.
 
@@ -66,6 +68,7 @@ def recognise_columns(
         item: Column of items; None to recognise it.
         time: Column of times; None to recognise it, if there is one.
         rating: Column of ratings; None to recognise it, if there is one.
+        relation: Column of kinds of events, or domains; it is never recognised.
 
     Raises:
         TypeError: If ``frame`` is no DataFrame.
@@ -74,7 +77,7 @@ def recognise_columns(
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"'frame' needs to be a DataFrame (got {type(frame).__name__})")
-    given = {"user": user, "item": item, "time": time, "rating": rating}
+    given = {"user": user, "item": item, "time": time, "rating": rating, "relation": relation}
     found: dict[str, str | None] = {}
     for role, name in given.items():
         if name is not None:
@@ -92,9 +95,8 @@ def recognise_columns(
     if found["user"] == found["item"]:
         raise ValueError(f"'user' and 'item' are one column, {found['user']!r}; name another one "
                          f"of {columns} with user=... or item=...")  # fmt: skip
-    return Columns(
-        str(found["user"]), str(found["item"]), found["time"], found["rating"], found["title"]
-    )
+    others = (found[role] for role in ("time", "rating", "title", "relation"))
+    return Columns(str(found["user"]), str(found["item"]), *others)
 
 
 def graph_from(
@@ -104,6 +106,7 @@ def graph_from(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    relation: str | None = None,
     users: pd.DataFrame | None = None,
     items: pd.DataFrame | None = None,
 ) -> TemporalRecGraph:
@@ -116,6 +119,7 @@ def graph_from(
         time: As in :func:`recognise_columns`; see :func:`in_time_order` for what a time may be.
             Without times the order of the rows is the order of the events.
         rating: As in :func:`recognise_columns`.
+        relation: As in :func:`from_pandas`.
         users: As in :func:`from_pandas`, with the user column of ``frame``.
         items: The same for items. Without it, a column of titles in ``frame`` gives every item
             its first one.
@@ -124,13 +128,15 @@ def graph_from(
         ValueError: As :func:`recognise_columns`, :func:`in_time_order` and :func:`from_pandas`.
     """
     frame = index_as_columns(frame)
-    names = recognise_columns(frame, user=user, item=item, time=time, rating=rating)
+    named = {"user": user, "item": item, "time": time, "rating": rating, "relation": relation}
+    names = recognise_columns(frame, **named)
     if names.time is not None:
         frame = in_time_order(frame, names.time)
     if items is None and names.title is not None:
         items = frame[[names.item, names.title]].drop_duplicates(names.item)
         items = items.rename(columns={names.title: "title"}).fillna({"title": ""})
-    return from_pandas(frame, names.user, names.item, names.time, names.rating, None, users, items)
+    columns = (names.user, names.item, names.time, names.rating, names.relation)
+    return from_pandas(frame, *columns, users, items)
 
 
 def index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:

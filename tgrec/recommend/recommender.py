@@ -104,6 +104,7 @@ class Recommender:
         item: str | None = None,
         time: str | None = None,
         rating: str | None = None,
+        relation: str | None = None,
         users: pd.DataFrame | None = None,
         items: pd.DataFrame | None = None,
         split: SplitName = "leave_one_out",
@@ -129,6 +130,8 @@ class Recommender:
             item: Column of items.
             time: Column of times; without one the order of the rows counts.
             rating: Column of ratings.
+            relation: Column of kinds of events, such as the domains of ``trigrec``; all events are
+                of one kind if left out.
             users: Table of users, one feature per column, with the same id column.
             items: The same for items; a column ``title`` comes back in all answers.
             split: What is held out.
@@ -151,7 +154,7 @@ class Recommender:
             FileNotFoundError: If there is no teacher, or nothing to resume.
             MemoryError: If memory does not suffice; names the settings that help.
         """
-        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        columns = {"user": user, "item": item, "time": time, "rating": rating, "relation": relation}
         graph = graph_of(data, users=users, items=items, **columns)
         parts = split_of(graph, split)
         # Checked alone: the other settings follow the model, whose weights are drawn from it.
