@@ -149,11 +149,22 @@ def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     assert measured.parameters > first["parameters"]
     assert (measured.settings["without"], measured.settings["files"]) == (None, None)
     assert read_run(recommender).record.to_json() == measured.to_json()
+    assert measured.settings["stage1_settings"]["epochs"] == 1
     # Stage 2 on the vectors of the files says what they hold.
     path = folder / "spe_emb_ep1_A.npy"
     code, printed = call(f"recommend --target kitchen {TINY},spe_emb_path={path}")
     assert code == 0, printed
     assert "vectors come from files" in printed
+    assert "nothing says" not in printed
+    # Training events of the one target are what the other one asks for.
+    code, printed = call(f"recommend --target food {TINY},spe_emb_path={path}")
+    assert code == 2
+    assert "with board 'simulated-kitchen', and 'simulated-food' is asked for" in printed
+    alone = tmp_path / "alone.npy"
+    alone.write_bytes(path.read_bytes())
+    code, printed = call(f"recommend --target food {TINY},spe_emb_path={alone}")
+    assert code == 0, printed
+    assert "there is no users.json beside it, so nothing says" in " ".join(printed.split())
     # One of the domains, of one epoch.
     code, printed = call(f"export --target kitchen {TINY},EPOCH_TO_LOAD=1,SPE_DOMAIN=B")
     assert code == 0, printed
@@ -235,9 +246,8 @@ def test_ablations_share_stage_1_and_are_read_back(
     assert code == 0, printed
     assert "4 variants of trigrec: full, no adversary, vectors only, joint" in printed
     assert "joint: interrupted in epoch 1" in printed
-    assert [r.variant for r in read_records(tmp_path / "r.jsonl")] == [
-        "", "no adversary", "vectors only",
-    ]  # fmt: skip
+    labels = [f"1 epochs, 16 a batch: {v}" for v in ("full", "no adversary", "vectors only")]
+    assert [r.variant for r in read_records(tmp_path / "r.jsonl")] == labels
     names = {p.name.partition("-simulated")[0] for p in (tmp_path / "runs").iterdir()}
     assert names == {
         "users", "users-no_adversary", "trigrec", "trigrec-no_adversary", "trigrec-vectors",
@@ -252,7 +262,18 @@ def test_ablations_share_stage_1_and_are_read_back(
     assert "paired bootstrap over users against the full model" in " ".join(printed.split())
     assert len(list((tmp_path / "runs").iterdir())) == 6
     records = read_records(tmp_path / "r.jsonl")
-    assert [r.variant for r in records] == ["", "no adversary", "vectors only", "joint"]
+    assert [r.variant for r in records] == [*labels, "1 epochs, 16 a batch: joint"]
+    assert {r.model for r in records} == {"trigrec"}
+    # All of them are tested against the full model.
+    tables = importlib.import_module("make_tables")
+    rows = tables.group_seeds(records)
+    (_, table) = tables.variant_table(rows, tables.row_labels(rows), tmp_path)
+    assert len(table.splitlines()) == 2 + 3
+    with monkeypatch.context() as patch:
+        stop_at(patch, "joint", 1)  # the joint model is read back as well
+        code, printed = call(f"{words} vectors\\ only no\\ adversary joint --resume")
+    assert code == 0, printed
+    assert len(read_records(tmp_path / "r.jsonl")) == 4
     first = [r.settings.get("stage1", {}).get("run") for r in records]
     assert first[0] == first[2] == "users-simulated-food-seed0"
     assert first[3] is None
@@ -279,6 +300,49 @@ def test_variants_of_every_part(plans: ModuleType) -> None:
     differing = [{k for k in other if other[k] != full.get(k)} for other in others]
     parts = [{"adversary"}, {"separation"}, {"alignment"}, {"use_graph"}]
     assert differing == [*parts, {"inputs"}, {"inputs"}, set()]
+
+
+def test_a_variant_that_is_the_full_model_is_left_out(
+    plans: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablations = importlib.import_module("trigrec_ablations")
+    names = ("no adversary", "no graph", "joint", "sequence only")
+
+    def left(text: str, only: tuple[str, ...] = ()) -> list[str]:
+        options = plans.Options("ablations", dataset="simulated", override=text, only=only)
+        variants = ablations.chosen(only or names)
+        return list(ablations.differing(plans.make_plan(options), variants))
+
+    assert left("adversary=0.3") == ["full", *names[:2], names[3], names[2]]
+    assert left("adversary=0,use_graph=False") == ["full", "sequence only", "joint"]
+    assert "left out, being the full model with" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ValueError, match="--only: 'no graph' is the full model with --override"):
+        left("use_graph=False", names)
+
+
+def test_what_stage_1_was_trained_with_is_recorded(call: Call, tmp_path: Path) -> None:
+    """Where it is not the golden way: such a run is in no row with golden ones."""
+    words = "d_model=8,d_ff=8,max_len=12,eval_every=1"
+    folder = tmp_path / "runs" / "users-simulated-food-seed0"
+    assert call(f"train --override {words},epochs=1,mask_prob=0.2")[0] == 0
+    record = tmp_path / "r.jsonl"
+    again = f"recommend --override {words},epochs=1 --record {record}"
+    assert call(again)[0] == 0
+    config = json.loads((folder / "config.json").read_text())
+    # Had all been golden but seed and device, and what a record of stage 2 says as well:
+    golden = {**config["settings"], "epochs": 24, "eval_every": 6, "seed": 3, "device": "cuda"}
+    stages, plans = (importlib.import_module(n) for n in ("trigrec_stages", "trigrec_plan"))
+    plan = plans.make_plan(plans.Options("recommend", dataset="simulated"))
+    model = TriGRec(30, mask_prob=0.5, last_prob=0.5, dropout=0.1, d_model=4, adversary=0.0)
+    first = stages.FirstStage(model, 1, folder, 1.0, golden)
+    assert first.unlike(plan) is None
+    assert replace(first, settings={**golden, "lr": 0.5}).unlike(plan) == {"lr": 0.5}
+    assert replace(first, settings=None).unlike(plan) == {"training": "not known"}
+    (folder / "config.json").unlink()  # as older ones are
+    assert call(again)[0] == 0
+    said = [r.settings["stage1_settings"] for r in read_records(record)]
+    assert said == [{"epochs": 1, "eval_every": 1, "mask_prob": 0.2},
+                    {"mask_prob": 0.2, "training": "not known"}]  # fmt: skip
 
 
 def stop_at(patch: pytest.MonkeyPatch, stage: str, step: int) -> None:
@@ -313,27 +377,43 @@ def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("ablations --joint", "has a variant for each of these"),
+        ("ablations --joint", "--joint is not read by 'ablations' (got True); choose its variant"),
+        ("ablations --models sasrec", "--models is not read by 'ablations' (got ('sasrec',))"),
+        ("baselines --joint", "--joint is not read by 'baselines' (got True); leave it out"),
+        ("baselines --without graph", "--without is not read by 'baselines' (got ('graph',))"),
+        ("baselines --inputs vectors", "--inputs is not read by 'baselines' (got 'vectors')"),
+        ("baselines --resume", "--resume is not read by 'baselines'"),
+        ("baselines --save_every 5", "--save_every is not read by 'baselines' (got 5)"),
+        ("all --joint --save_every 5", "which --joint does not have (got 5)"),
+        ("all --joint --inputs sequence", "--joint is not read with --inputs sequence"),
+        ("recommend --inputs sequence --override adversary=0.7",
+         "--override adversary=0.7 is not read with --inputs sequence"),
+        ("recommend --inputs sequence --without separation",
+         "--without separation is not read with --inputs sequence"),
+        ("recommend --override spe_emb_path=a.npy,alignment=0.7",
+         "--override alignment=0.7 is not read with --override spe_emb_path"),
+        ("ablations --override adversary=0 --only 'no adversary'",
+         "'no adversary' is the full model with --override 'adversary=0'; leave it out"),
         ("ablations --only graph", "'graph' is no variant of trigrec; did you mean 'no graph'"),
-        ("all --only joint", "--only is not read by 'all'"),
+        ("all --only joint", "--only is not read by 'all' (got ('joint',)); leave it out"),
         ("train --save_every 0", "--save_every needs to be a positive integer (got 0)"),
         ("train --override device=foo", "'device' 'foo' cannot be used here"),
         ("recommend --override inputs=sequence", "inputs is an option of its own; give --inputs"),
         ("recommend", "there is no stage 1 'users-simulated-food-seed0'"),
         ("recommend --joint --override EPOCH_TO_LOAD=1", "is not read by 'recommend --joint'"),
         ("train --override SPE_DOMAIN=A", "SPE_DOMAIN is not read by 'train'"),
-        ("all --override EPOCH_TO_LOAD=7", "every 10 of 24 (got 7)"),
+        ("all --override EPOCH_TO_LOAD=7", "every 2 of 24 (got 7)"),
         ("all --override spe_emb_path=no.npy", "there is no file 'no.npy'"),
         ("train --without graph --override use_graph=False", "give one of them"),
         ("baselines --override alignment=0.3", "has a setting 'alignment'"),
         ("train --override epoch=3", "did you mean 'epochs'"),
         ("baselines --models popularty", "did you mean 'popularity'"),
-        ("train --joint", "is about stage 1"),
+        ("train --joint", "--joint is not read by 'train'"),
         ("export", "there is no stage 1"),
         ("export --override SPE_DOMAIN=C", "SPE_DOMAIN needs to be one of"),
         ("train --dataset trigrec", "trigrec: no file"),
     ],
-)
+)  # fmt: skip
 def test_wrong_commands(words: str, message: str, call: Call, tmp_path: Path) -> None:
     code, printed = call(words)
     assert code in (1, 2)

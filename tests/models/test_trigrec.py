@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,83 @@ def test_the_weight_of_the_counts_is_chosen_where_the_measure_is_best(split: Spl
         assert choose(12.0, choose_weight=True, **without) == 5.0
 
 
+@pytest.mark.parametrize("stage", ["users", "joint"])
+def test_items_of_other_domains_come_last(stage: str, split: Split) -> None:
+    """Behind every item of the target's domain, whose scores stay as they are, to the last bit."""
+    model = trained(make(split, stage=stage), split)
+    batch = asked(model, split)
+    other = model.item_domain == 1
+    with torch.no_grad():
+        found = model.score(batch)
+        model.item_domain.fill_(-1)  # of an unknown domain: none is put last
+        before = model.score(batch)
+    assert torch.equal(found[:, ~other], before[:, ~other])
+    assert (before[:, other].amax(1) > before[:, ~other].amin(1)).all()
+    assert (found[:, other].amax(1) < found[:, ~other].amin(1)).all()
+    assert found.isfinite().all()
+    assert found.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_scores_are_finite_where_all_items_are_of_other_domains(split: Split) -> None:
+    model = make(split)
+    model.item_domain.fill_(1)
+    assert model.score(asked(model, split)).isfinite().all()
+
+
 # ---- losses --------------------------------------------------------------------------------------
+
+
+def rows_without_food(split: Split) -> RecBatch:
+    """Two rows of kitchen events and nothing else, which ask for no food."""
+    loader = SeedLoader(EventIndex(split.train), make(split).sampling)
+    batch = loader.batch(training_seeds(loader.index, 16), key=0)
+    kitchen = int((split.train["item"].domain == 1).nonzero()[0])
+    history = batch.history
+    assert history is not None
+    item = torch.where(history.mask, kitchen + history.item % 5, 0)[:2]
+    columns = (item, history.time[:2], history.event_id[:2], history.mask[:2].long())
+    assert batch.key is not None
+    return RecBatch(batch.user[:2], History(*columns, history.mask[:2]), item[:, -1] * 0 + kitchen,
+                    key=batch.key[:2])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"inputs": "sequence"}, {"inputs": "vectors"}, {"use_graph": False}, {"adversary": 0.0},
+     {"positions": "relative"}, {"stage": "recommender"}],
+)  # fmt: skip
+def test_a_batch_that_asks_for_nothing_teaches_nothing(
+    kwargs: dict[str, Any], split: Split
+) -> None:
+    """As many terms as any batch has, all zero, and the same parameters have a gradient."""
+    model, batch = make(split, **kwargs).train(), rows_without_food(split)
+    assert end_at(batch, 0, model.item_domain).user.numel() == 0
+    loader = SeedLoader(EventIndex(split.train), model.sampling)
+    usual = model.loss_terms(loader.batch(training_seeds(loader.index, 16), key=0))
+    usual[0].sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    sums, counts = model.loss_terms(batch)
+    assert sums.shape == counts.shape == usual[0].shape
+    assert not sums.any()
+    assert not counts.any()
+    sums.sum().backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == reached
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+def test_training_goes_on_over_batches_that_ask_for_nothing() -> None:
+    draw = random.Random(0)
+    rows = [(u, "abc"[draw.choices(range(3), (2, 49, 49))[0]]) for u in range(40) for _ in range(6)]
+    rows += [(u, "a") for u in range(3) for _ in range(4)]  # who are asked
+    table = pd.DataFrame(rows, columns=["user_id", "domain"])
+    table["item_id"] = [f"{d}{draw.randrange(9)}" for d in table.domain]
+    split = leave_one_out_in(TemporalRecGraph.from_pandas(table, time=None, relation="domain"), "a")
+    model = TriGRec.from_graph(split.train, target="a", **SMALL)
+    result = fit(model, split, epochs=1, batch_size=2, eval_every=1, show=False)
+    assert result.epochs == 1
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
 def test_distances_are_between_vectors_of_the_same_user(split: Split) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,42 @@ def test_files_that_are_not_these_users(split: Split, tmp_path: Path) -> None:
         read_user_vectors(tmp_path / "c.npy", raw)
     with pytest.raises(ValueError, match="'files' needs names of"):
         write_user_vectors(table, tmp_path, {"graph": "g"}, raw)
+
+
+def test_vectors_of_another_board_are_refused(split: Split, tmp_path: Path) -> None:
+    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")  # type: ignore[arg-type]
+    path = tmp_path / "a.npy"
+    write_user_vectors(table, tmp_path, {"items": "a"}, raw, board="food", checksum="1f")
+    expected = table.values[:, 1]
+    for about in ({}, {"board": "food"}, {"checksum": "1f", "board": "food"}, {"epoch": 3}):
+        assert torch.equal(read_user_vectors(path, raw, **about), expected)
+    with pytest.raises(
+        ValueError, match=r"a\.npy was exported with board 'food', and 'kitchen' is"
+    ):
+        read_user_vectors(path, raw, board="kitchen", checksum="1f")
+    with pytest.raises(ValueError, match="export the vectors for checksum '2e'"):
+        read_user_vectors(path, raw, board="food", checksum="2e")
+    (tmp_path / "users.json").unlink()  # nothing can be checked
+    assert torch.equal(read_user_vectors(path, raw, board="kitchen"), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "users.json needs 'users', a list of the user of each row (got None)"),
+        ('{"users": 5}', "needs 'users', a list of the user of each row (got 5)"),
+        ('{"users": [[1]]}', "(got [[1]])"),
+        ("[1, 2]", "needs 'users'"),
+        ("{", "users.json is no JSON"),
+        ('{"users": [1, 2]}', "which are not the 40 users"),
+    ],
+)
+def test_damaged_lists_of_users(text: str, message: str, split: Split, tmp_path: Path) -> None:
+    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")  # type: ignore[arg-type]
+    write_user_vectors(table, tmp_path, {"items": "a"}, raw)
+    (tmp_path / "users.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_user_vectors(tmp_path / "a.npy", raw)
 
 
 def test_vectors_become_features_of_the_users(split: Split) -> None:

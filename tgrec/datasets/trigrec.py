@@ -163,7 +163,13 @@ def _build(raw: Mapping[str, RawFile], target: Domain) -> TemporalRecGraph:
     _check_lists(raw, lists)
     rows: list[tuple[int, int, int, int]] = []  # user, item, domain, block
     for user, mine in own.items():
-        before = places(mine, rest[user], own_cross[user], rest_cross[user])
+        try:
+            before = places(mine, rest[user], own_cross[user], rest_cross[user])
+        except ValueError as error:
+            raise DataFileError(
+                f"{raw[f'cross_{other[0]}_train.pkl'].path}: {error} (user {user}); fetch the six "
+                f"files again"
+            ) from error
         code = sorted(get_args(Domain)).index(target)
         rows += merged(user, mine, rest[user], before, code)
     events = pd.DataFrame(rows, columns=["user_id", "item_id", "code", "block"])

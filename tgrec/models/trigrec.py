@@ -20,8 +20,11 @@ from tgrec.models.trigrec_sequences import (
     DomainCloze,
     end_at,
     known_domains,
+    last_of_all,
+    number_of,
     question,
     training_cloze,
+    user_features,
 )
 from tgrec.models.trigrec_users import Catalogues, Terms, UserEncoders
 from tgrec.nn.domain_adversary import reversal_strength
@@ -182,21 +185,12 @@ class TriGRec(RecModel):
                 before each user's validation cut.
             kwargs: As the class takes them.
         """
-        names = [t[1] for t in graph.interaction_types]
-        if isinstance(target, str):
-            if target not in names:
-                raise ValueError(f"'target' needs to be one of {names} (got {target!r})")
-            target = names.index(target)
-        features = [graph["user"][name].float() for name in loaded or ()]
+        target = number_of(target, graph)
+        features = user_features(graph, loaded or ())
         if features:
-            if len({values.size(1) for values in features}) > 1:
-                widths = {
-                    name: values.size(1) for name, values in zip(loaded, features, strict=True)
-                }
-                raise ValueError(f"'loaded' needs vectors of one width (got {widths})")
             kwargs |= {"loaded": len(features), "num_users": graph.num_users,
                        "d_model": features[0].size(1)}  # fmt: skip
-        model = cls(graph.num_items, num_domains=len(names), target=target, **kwargs)
+        model = cls(graph.num_items, len(graph.interaction_types), target, **kwargs)
         model.item_domain.copy_(known_domains(graph))
         if features:
             model.user_vectors.copy_(torch.stack(features, dim=1))  # type: ignore[operator]
@@ -250,11 +244,10 @@ class TriGRec(RecModel):
 
     def monitor(self) -> dict[str, float]:
         """Accuracy of the discriminator in the epoch, strength of the reversal."""
-        out: dict[str, float] = {}
         accuracy = None if self.users is None else self.users.accuracy()
-        if accuracy is not None and self.users is not None:
-            out |= {"discriminator": accuracy, "reversal": self.users.strength}
-        return out
+        if self.users is None or accuracy is None:
+            return {}
+        return {"discriminator": accuracy, "reversal": self.users.strength}
 
     # ---- the recommender --------------------------------------------------------------------
 
@@ -349,9 +342,11 @@ class TriGRec(RecModel):
         return self._predict(own, self._states(own), *self.user_memory(batch, cloze))[1:]
 
     def score(self, batch: RecBatch) -> Tensor:
-        """``[B, N]`` the product and what the counts add to it."""
+        """``[B, N]`` the product and what the counts add to it; other domains' items come last."""
         scores = super().score(batch)
-        return scores if self.counts is None else scores + self._logits(self.counts.score(batch))
+        if self.counts is not None:
+            scores = scores + self._logits(self.counts.score(batch))
+        return last_of_all(scores, (self.item_domain >= 0) & (self.item_domain != self.target))
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""
@@ -365,9 +360,17 @@ class TriGRec(RecModel):
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy at the holes of the target domain, then the parts of stage 1."""
+        if self.stage == "users":
+            return self._terms(batch)
+        asked = end_at(batch, self.target, self.item_domain)
+        if asked.user.numel():
+            return self._terms(asked)
+        # No row asks for the domain: as many terms as ever, and a gradient of zero.
+        sums, counts = self._terms(batch)
+        return sums * 0, counts * 0
+
+    def _terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         catalogues = Catalogues.of(self.item_domain, self.config["num_domains"])
-        if self.stage != "users":
-            batch = end_at(batch, self.target, self.item_domain)
         cloze = training_cloze(batch, self.item_domain, self.mask_prob, self.last_prob)
         terms: Terms = []
         if self.stage == "users" or (self.stage == "joint" and self.users is not None):

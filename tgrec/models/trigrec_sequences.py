@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -132,3 +133,31 @@ def known_domains(graph: TemporalRecGraph) -> Tensor:
         [torch.bincount(graph[t].edge_index[1].cpu(), minlength=graph.num_items) for t in types]
     )
     return torch.where(counts.sum(0) > 0, counts.argmax(0), 0 if len(types) == 1 else -1)
+
+
+def number_of(relation: int | str, graph: TemporalRecGraph) -> int:
+    """The number of the domain that is asked for, by its name or as it is."""
+    names = [t[1] for t in graph.interaction_types]
+    if isinstance(relation, str) and relation not in names:
+        raise ValueError(f"'target' needs to be one of {names} (got {relation!r})")
+    return names.index(relation) if isinstance(relation, str) else relation
+
+
+def user_features(graph: TemporalRecGraph, names: Sequence[str]) -> list[Tensor]:
+    """Features ``[U, D]`` of the users by name; raises unless they are of one width."""
+    features = [graph["user"][name].float() for name in names]
+    if len({values.size(1) for values in features}) > 1:
+        widths = {name: values.size(1) for name, values in zip(names, features, strict=True)}
+        raise ValueError(f"'loaded' needs vectors of one width (got {widths})")
+    return features
+
+
+def last_of_all(scores: Tensor, item: Tensor) -> Tensor:
+    """``[B, N]`` scores, those of some items (``[N]`` bool) put below all others.
+
+    No loss has ever taught the scores of another domain's items, so they say nothing beside those
+    of the domain. They stay finite, which sums and softmaxes of scores need.
+    """
+    # Where the items are left out of the minimum, the maximum stands in: never an infinity.
+    others = torch.where(item, scores.amax(1, keepdim=True), scores)
+    return torch.where(item, others.amin(1, keepdim=True) - 1, scores)

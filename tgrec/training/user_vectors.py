@@ -119,15 +119,22 @@ def write_user_vectors(
     return [*paths, folder / SIDECAR]
 
 
-def read_user_vectors(path: Path, raw_ids: Tensor | list[str]) -> Tensor:
+def read_user_vectors(path: Path, raw_ids: Tensor | list[str], **about: Any) -> Tensor:
     """``[U, D]`` float32: vectors of a ``.npy`` file, in the order of ``raw_ids``.
 
     Rows are matched by the ``users.json`` beside the file; without one they have to be as many as
     there are users, and are taken in order.
 
+    Args:
+        path: The file.
+        raw_ids: Of the users, by row.
+        about: What ``users.json`` has to say of these, if it says anything: the same users have
+            other training events on another board, and vectors made of them may hold its targets.
+
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no ``.npy`` file of finite numbers, or its users are not these.
+        ValueError: If it is no ``.npy`` file of finite numbers, its users are not these, or
+            ``users.json`` is damaged or says something else.
     """
     if path.suffix != ".npy":
         raise ValueError(
@@ -143,8 +150,14 @@ def read_user_vectors(path: Path, raw_ids: Tensor | list[str]) -> Tensor:
     ids = raw_ids.tolist() if isinstance(raw_ids, Tensor) else raw_ids
     if values.dim() != 2 or not bool(values.isfinite().all()):
         raise ValueError(f"{path} needs finite numbers of shape [users, D]")
-    sidecar = path.parent / SIDECAR
-    rows = json.loads(sidecar.read_text(encoding="utf-8"))["users"] if sidecar.is_file() else ids
+    said = _sidecar(path.parent / SIDECAR)
+    for name, value in about.items():
+        if said.get(name, value) != value:
+            raise ValueError(
+                f"{path} was exported with {name} {said[name]!r}, and {value!r} is asked for: it "
+                f"may hold what is asked there; export the vectors for {name} {value!r}"
+            )
+    rows = said.get("users", ids)
     place = {user: row for row, user in enumerate(rows)}
     if len(rows) != values.size(0) or place.keys() != set(ids):
         raise ValueError(
@@ -152,3 +165,25 @@ def read_user_vectors(path: Path, raw_ids: Tensor | list[str]) -> Tensor:
             f"{len(ids)} users of the data; export the vectors for these data"
         )
     return values[torch.tensor([place[user] for user in ids], dtype=torch.int64)]
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What ``users.json`` says; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); export the vectors again") from error
+    users = said.get("users") if isinstance(said, dict) else None
+    if not isinstance(users, list) or not all(isinstance(user, int | str) for user in users):
+        raise ValueError(
+            f"{path} needs 'users', a list of the user of each row (got {_short(users)}); export "
+            f"the vectors again"
+        )
+    return dict(said)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
