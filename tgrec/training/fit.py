@@ -78,13 +78,13 @@ def fit(
     teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
-    if folder is not None:
-        make_folder(folder)  # before the first epoch is lost on one that cannot be
     keep_freed_memory()
     model.to(device)
     workers = start_workers(device)
     loop = _Loop.start(model, split, settings, workers, folder, teacher)
     loop.tracker = tracker
+    if folder is not None and workers.is_main:
+        make_folder(folder)  # before the first epoch is lost on one that cannot be
     torch.manual_seed(settings.seed * 1_000_003 + workers.rank)
     if resume:
         loop.resume()
