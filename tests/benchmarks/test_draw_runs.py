@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,20 @@ def script() -> Iterator[ModuleType]:
     sys.path.insert(0, str(FOLDER))
     yield importlib.import_module("draw_runs")
     sys.path.remove(str(FOLDER))
+
+
+@pytest.mark.parametrize(("last", "drawn"), [(0.4, True), (0.3, False)])
+def test_a_gate_has_a_trace_where_it_moves(
+    last: float, drawn: bool, script: ModuleType, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    epochs = [{"epoch": i, "loss": 2.0, "alpha": a} for i, a in enumerate((0.3, last), start=1)]
+    (run / "history.jsonl").write_text("".join(json.dumps(e) + "\n" for e in epochs))
+    script.main([run], out=tmp_path / "out")
+    assert (tmp_path / "out" / "training.png").is_file()
+    assert (tmp_path / "out" / "alpha.png").is_file() == drawn
 
 
 def model(**kwargs: bool) -> TGTBERT4Rec:
