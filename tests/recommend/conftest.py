@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from tgrec.data import TemporalRecGraph
 from tgrec.datasets import simulate_movielens
 from tgrec.recommend import Recommender
+from tgrec.testing import cycle_graph
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sasrec": {"d_model": 16, "n_blocks": 1, "d_ff": 16, "max_len": 12, "dropout": 0.0},
@@ -25,6 +27,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def events() -> pd.DataFrame:
+    """Everybody walks the cycle 0, 1, ..., 23, 0."""
+    return cycle_graph().to_pandas().drop(columns="event_id")
 
 
 @pytest.fixture(scope="session")

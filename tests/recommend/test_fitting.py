@@ -20,12 +20,6 @@ SMALL: dict[str, Any] = {"d_model": 16, "n_blocks": 1, "d_ff": 16, "max_len": 8}
 QUICK: dict[str, Any] = {"epochs": 1, "show": False}
 
 
-@pytest.fixture(scope="module")
-def events() -> pd.DataFrame:
-    """Everybody walks the cycle 0, 1, ..., 23, 0."""
-    return cycle_graph().to_pandas().drop(columns="event_id")
-
-
 def test_it_learns_what_is_there_to_be_learned(events: pd.DataFrame) -> None:
     rec = Recommender("sasrec", **SMALL, dropout=0.0)
     rec.fit(events, epochs=50, lr=1e-2, batch_size=16, eval_every=25, show=False)

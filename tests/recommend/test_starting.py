@@ -14,16 +14,9 @@ from tgrec.models import BERT4Rec, EnhancedBERT4Rec, SASRec, TGTBERT4Rec
 from tgrec.recommend import Recommender
 from tgrec.recommend.fitting import graph_of
 from tgrec.recommend.starting import matched, start_from
-from tgrec.testing import cycle_graph
 
 SMALL: dict[str, Any] = {"d_model": 16, "n_blocks": 1, "d_ff": 16, "max_len": 8}
 QUICK: dict[str, Any] = {"epochs": 1, "show": False}
-
-
-@pytest.fixture(scope="module")
-def events() -> pd.DataFrame:
-    """Everybody walks the cycle 0, 1, ..., 23, 0."""
-    return cycle_graph().to_pandas().drop(columns="event_id")
 
 
 def shifted(events: pd.DataFrame) -> TemporalRecGraph:

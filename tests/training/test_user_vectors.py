@@ -25,8 +25,11 @@ from tgrec.training import read_user_vectors, user_table, with_user_vectors, wri
 class Sums:
     """Vectors that show what was read: how many events, and the sum of their items."""
 
-    sampling = Sampling(max_len=30)
-    vector_names = ("count", "items")
+    sampling: Sampling = Sampling(max_len=30)
+
+    @property
+    def vector_names(self) -> list[str]:
+        return ["count", "items"]
 
     def represent(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         assert batch.history is not None
@@ -59,7 +62,7 @@ def split() -> Split:
 
 
 def test_rows_are_users_and_hold_training_events_only(split: Split) -> None:
-    table = user_table(Sums(), split, batch_size=7)  # type: ignore[arg-type]
+    table = user_table(Sums(), split, batch_size=7)
     events = split.train.to_pandas().groupby("user_id").item_id
     count, items = events.count(), events.sum()
     assert table.values[:, 0, 0].tolist() == count.tolist()
@@ -74,12 +77,12 @@ def test_the_future_changes_nothing(split: Split) -> None:
     cut = int(split.test.cut.min())
     graph = scramble_future(split.graph, cut)
     other = replace(split, graph=graph)
-    tables = [user_table(Sums(), s) for s in (split, other)]  # type: ignore[arg-type]
+    tables = [user_table(Sums(), s) for s in (split, other)]
     assert torch.equal(tables[0].values, tables[1].values)
 
 
 def test_files_are_read_back_by_user(split: Split, tmp_path: Path) -> None:
-    table = user_table(Sums(), split)  # type: ignore[arg-type]
+    table = user_table(Sums(), split)
     raw = split.graph.raw_ids("user")
     paths = write_user_vectors(table, tmp_path, {"items": "spe_emb_ep3_A"}, raw, epoch=3)
     assert sorted(p.name for p in paths) == sorted(p.name for p in tmp_path.iterdir())
@@ -97,7 +100,7 @@ def test_files_are_read_back_by_user(split: Split, tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_these_users(split: Split, tmp_path: Path) -> None:
-    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")  # type: ignore[arg-type]
+    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")
     write_user_vectors(table, tmp_path, {"items": "a"}, raw)
     with pytest.raises(ValueError, match="which are not the 41 users"):
         read_user_vectors(tmp_path / "a.npy", [*raw.tolist(), 99])
@@ -116,7 +119,7 @@ def test_files_that_are_not_these_users(split: Split, tmp_path: Path) -> None:
 
 
 def test_vectors_of_another_board_are_refused(split: Split, tmp_path: Path) -> None:
-    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")  # type: ignore[arg-type]
+    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")
     path = tmp_path / "a.npy"
     write_user_vectors(table, tmp_path, {"items": "a"}, raw, board="food", checksum="1f")
     expected = table.values[:, 1]
@@ -144,7 +147,7 @@ def test_vectors_of_another_board_are_refused(split: Split, tmp_path: Path) -> N
     ],
 )
 def test_damaged_lists_of_users(text: str, message: str, split: Split, tmp_path: Path) -> None:
-    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")  # type: ignore[arg-type]
+    table, raw = user_table(Sums(), split), split.graph.raw_ids("user")
     write_user_vectors(table, tmp_path, {"items": "a"}, raw)
     (tmp_path / "users.json").write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -152,7 +155,7 @@ def test_damaged_lists_of_users(text: str, message: str, split: Split, tmp_path:
 
 
 def test_vectors_become_features_of_the_users(split: Split) -> None:
-    table = user_table(Sums(), split)  # type: ignore[arg-type]
+    table = user_table(Sums(), split)
     graph = with_user_vectors(split.train, table)
     assert torch.equal(graph["user"]["count"], table.values[:, 0])
     assert "count" not in split.train["user"]

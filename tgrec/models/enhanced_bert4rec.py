@@ -67,8 +67,9 @@ class EnhancedBERT4Rec(RecModel):
 
     In a share ``unknown_prob`` of the sequences the user's id is hidden, in as many the profile,
     in as many (of those read from left to right) the whole past and the id: what the model says to
-    somebody new is trained, too. A mask token stands before the first event, so that somebody
-    without a past is read as well. Users without training events are always read as unknown.
+    somebody new is trained, too, and by these sequences alone: of the others the first event is not
+    asked for. A mask token stands before it, so that somebody without a past is read as well. Users
+    without training events are always read as unknown.
 
     The architecture follows the description of seed 001; there the year was dead, the keys of the
     cross-attention were all alike, masked items kept their genres and the rating head did not know

@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tgrec import __version__
 from tgrec.data import TemporalRecGraph
 from tgrec.data.files import make_folder, near_path, write_text
@@ -127,13 +125,6 @@ def _check_kinds(about: Mapping[str, Any]) -> None:
         kind = str if key in texts else dict
         if not isinstance(about[key], kind):
             raise TypeError(f"{key!r} is {about[key]!r}")
-
-
-def read_catalogue(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Raw ids of the ``item`` and ``user`` nodes of a saved recommender."""
-    read_about(folder)
-    graph = load_graph(Path(folder) / GRAPH)
-    return {node_type: Names.of(graph, node_type).raw for node_type in ("item", "user")}
 
 
 def catalogue_checksum(graph: TemporalRecGraph) -> str:

@@ -32,14 +32,14 @@ def best(
     # Equal scores, as counts give them to somebody without a past, are in the order of popularity.
     order = served.by_popularity(question.log_cut)
     place = torch.argsort(order)
+    unborn = unborn_items(served, question)
     for rows, score in all_scores(served, question):
-        row, item = not_offered(served, question, question.user[rows], filter_seen)
+        row, item = not_offered(question, question.user[rows], unborn, filter_seen)
         chosen = best_items(score[:, order], size, exclude=(row, place[item]))
         chosen = torch.where(chosen >= 0, order[chosen], -1)
         items[rows.cpu()] = chosen.cpu()
         scores[rows.cpu()] = score.gather(1, chosen.clamp(min=0)).cpu()
-    unborn = unborn_items(served, question).numel()
-    _say_if_short(served, items, top_k, unborn, filter_seen)
+    _say_if_short(served, items, top_k, unborn.numel(), filter_seen)
     return items.numpy(), scores.numpy()
 
 
@@ -51,14 +51,13 @@ def unborn_items(served: Served, question: Question) -> Tensor:
 
 
 def not_offered(
-    served: Served, question: Question, user: Tensor, filter_seen: bool = True
+    question: Question, user: Tensor, unborn: Tensor, filter_seen: bool = True
 ) -> tuple[Tensor, Tensor]:
     """What no list holds: ``(rows, items)``, int64 ``[P]``, of the askers ``user`` ``[B]``.
 
-    These are the items that nobody had met by then, and, with ``filter_seen``, those that the asker
-    has met.
+    These are the items that nobody had met by then (of :func:`unborn_items`), and, with
+    ``filter_seen``, those that the asker has met.
     """
-    unborn = unborn_items(served, question)
     row = torch.arange(user.numel(), device=unborn.device).repeat_interleave(unborn.numel())
     item = unborn.repeat(user.numel())
     if not filter_seen:

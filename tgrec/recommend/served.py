@@ -249,7 +249,7 @@ def _own_log(served: Served, item: Tensor, time: Tensor, node: int) -> TemporalR
         if index.has_time:
             store.time = time[mine]
         if index.rating is not None:  # NaN is not known
-            store.rating = torch.full(item[mine].shape, math.nan)
+            store.rating = torch.full_like(time[mine], math.nan, dtype=torch.float32)
     return graph
 
 

@@ -248,7 +248,7 @@ def _half_rated(batch: RecBatch) -> RecBatch:
     """
     history = batch.history
     if history is not None and history.rating is not None:
-        age = torch.arange(history.mask.size(1)).flip(0)
+        age = torch.arange(history.mask.size(1), device=history.mask.device).flip(0)
         rated = history.mask & (age % 2 == 1)
         history = replace(history, rating=torch.where(rated, 4.0, history.rating))
     target = None if batch.rating is None else torch.full_like(batch.rating, 4.0)
