@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,19 @@ def test_slips_in_tables_of_items(items: dict[str, list[Any]], said: str) -> Non
     events = pd.DataFrame({"user_id": [1], "item_id": [5]})
     with pytest.raises(ValueError, match=said):
         graph_of(events, items=pd.DataFrame(items))
+
+
+@pytest.mark.parametrize(("known", "few"), [([7], True), ([7, 8], False), ([7, 8, 9], False)])
+def test_a_table_that_knows_few_of_the_ids_is_warned_of(known: list[int], few: bool) -> None:
+    events = pd.DataFrame({"user_id": [1, 1, 1], "item_id": [7, 8, 9]})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        graph_of(events, items=pd.DataFrame({"id": known, "price": 1.0}))
+    said = [str(w.message) for w in caught]
+    assert len(said) == few
+    if few:
+        assert "'items': column 'item_id' has only 1 of the 3 ids of the events" in said[0]
+        assert "such as [8, 9]" in said[0]
 
 
 def test_a_profile_is_said_in_words_codes_or_years() -> None:
