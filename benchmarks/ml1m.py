@@ -23,17 +23,19 @@ import torch
 import tyro
 from find_model import find_model, near
 from golden import Golden, golden_of
+from saved import load_teacher, load_weights, saved_config
 from terminal import RANK, end_with_summary, say, spell_out
 
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.loader import Track
-from tgrec.models import MODELS, RecModel, load_model
-from tgrec.models.io import parameters_digest, read_config
+from tgrec.models import MODELS, RecModel
+from tgrec.models.io import parameters_digest
 from tgrec.nn.transformer import Positions
 from tgrec.training import (
     RankedRun,
     Task,
+    Teacher,
     TrainingInterrupted,
     TrainSettings,
     audited_splits,
@@ -79,6 +81,12 @@ class Options:
     """Start from a saved model: a run folder, or its 'model' folder."""
     eval_only: bool = False
     """Do not train; needs --weights for models that learn."""
+    teacher: tuple[Path, ...] = ()
+    """Learn from saved models of this board too, of any track; several are asked as an ensemble."""
+    distill_at: Literal["end", "all"] | None = None
+    """Ask the teacher at the end of each training sequence (if left out), or at all positions."""
+    distill_weight: float | None = None
+    """Its share in the loss, in (0, 1]; 0.5 if left out."""
     tie_audit: bool = False
     """Also measure with the order inside ties of the histories permuted, 5 draws."""
 
@@ -188,6 +196,7 @@ class Planned:
     model: RecModel
     settings: TrainSettings
     folder: Path | None  # of the run to resume
+    teacher: Teacher | None = None
     variant: str = ""  # label of the record
     further: Mapping[str, Any] = field(default_factory=dict)  # settings for the record
 
@@ -202,7 +211,8 @@ def run_all(options: Options) -> list[RankedRun]:
     task = load_task(options)
     say(f"board {task.board}, track {options.track}, data: {task.data}")
     # All of them before the first is trained: an hour later is no time to find a typing error.
-    planned = [plan(options, task, name, cls) for name, cls in classes]
+    teacher = load_teacher(options.teacher, task, options.distill_at, options.distill_weight)
+    planned = [taught(plan(options, task, *model), teacher, options) for model in classes]
     runs = []
     for number, one in enumerate(planned, start=1):
         try:
@@ -226,7 +236,7 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
     if options.weights is None:
         model = cls.from_graph(task.split.train, **model_settings(options, golden, cls))
     else:
-        model = load_weights(options.weights, cls, task)
+        model = load_weights(options.weights, [cls], task)
         track = saved_config(options.weights).get("track", options.track)
         if options.eval_only and track != options.track:
             raise ValueError(
@@ -242,6 +252,18 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
     return Planned(name, label, model, settings, folder, further=further)
 
 
+def taught(one: Planned, teacher: Teacher | None, options: Options) -> Planned:
+    """The run with a teacher, which its record names."""
+    if teacher is None:
+        return one
+    teacher.ready_for(one.model, torch.device("cpu"))  # raises for what does not go together
+    names = [name for name, cls in MODELS.items() if type(teacher.model) is cls]
+    variant = f"taught by {names[0] if names else 'an ensemble'} on {teacher.track}"
+    return dataclasses.replace(
+        one, teacher=teacher, variant=variant, further={**one.further, "teacher": teacher.identity}
+    )
+
+
 def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
     """Trains and measures one model; None in the further processes of torchrun."""
     model, settings = one.model, one.settings
@@ -249,8 +271,9 @@ def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
         if options.eval_only:
             return None
         result = fit(
-            model, task.split, settings, folder=one.folder, resume=options.resume, show=False
-        )
+            model, task.split, settings, folder=one.folder, resume=options.resume, show=False,
+            teacher=one.teacher,
+        )  # fmt: skip
         result.check_finished(settings.metric)
         return None
     folder = one.folder or new_folder(options.out, one.label)
@@ -258,7 +281,7 @@ def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
     say(f"{one.name}: {parameters:,} parameters, {events:,} training events, run folder {folder}")
     ranked = run(one.name, model, task, settings, folder, resume=options.resume,
                  train=not options.eval_only, extra={"options": _plain(options)},
-                 further_settings=one.further)  # fmt: skip
+                 further_settings=one.further, teacher=one.teacher)  # fmt: skip
     labelled = dataclasses.replace(ranked.record, variant=one.variant)
     ranked = dataclasses.replace(ranked, record=labelled)
     if options.tie_audit:
@@ -301,8 +324,8 @@ def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> 
             raise ValueError(f"--{flag}: none of {[n for n, _ in classes]} has that setting")
         if options.weights is not None:
             raise ValueError(f"--{flag}: the model in --weights has its own; leave one of them out")
-    for flag in TRAIN_FLAGS if options.eval_only else ():
-        if getattr(options, flag) is not None:
+    for flag in (*TRAIN_FLAGS, "teacher") if options.eval_only else ():
+        if getattr(options, flag) not in (None, ()):
             raise ValueError(f"--{flag}: --eval-only trains nothing; leave one of them out")
     if options.weights is not None and len(classes) > 1:
         raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
@@ -331,28 +354,6 @@ def train_settings(options: Options, golden: Golden, task: Task) -> TrainSetting
     common = {"track": options.track, "seed": options.seed, "device": options.device,
               "remove_seen": task.remove_seen}  # fmt: skip
     return TrainSettings(**{**golden.train, **given, **common})
-
-
-def load_weights(folder: Path, cls: type[RecModel], task: Task) -> RecModel:
-    """A saved model for this catalogue and, since boards split differently, for this board."""
-    board = saved_config(folder).get("board", task.board)
-    if board != task.board:
-        raise ValueError(
-            f"--weights: {folder} was trained on the board {board}, whose training events may be "
-            f"test events of {task.board}; use --board {board}"
-        )
-    size, train = task.split.graph.num_items, task.split.train
-    return load_model(model_folder(folder), {cls.__name__: cls}, size, task.checksum, train)
-
-
-def model_folder(folder: Path) -> Path:
-    """Where the model is: a run keeps it in a folder of its own."""
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def saved_config(folder: Path) -> dict[str, Any]:
-    """What is said of the weights in ``folder``."""
-    return read_config(model_folder(folder))
 
 
 def audit_ties(
@@ -385,8 +386,9 @@ def audit_ties(
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    given = dataclasses.asdict(options)
-    return {k: v.name if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+    given = {k: v for k, v in dataclasses.asdict(options).items() if v not in (None, ())}
+    given |= {k: v.name for k, v in given.items() if isinstance(v, Path)}
+    return {**given, **({"teacher": [f.name for f in options.teacher]} if options.teacher else {})}
 
 
 if __name__ == "__main__":

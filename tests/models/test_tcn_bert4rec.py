@@ -48,7 +48,7 @@ def test_users_are_the_mixture_of_both_branches() -> None:
     state = model.state_dict()
     alone.load_state_dict({name: state[name] for name in alone.state_dict()})
     assert BATCH.history is not None
-    wanted = 0.3 * alone.encode_user(BATCH) + 0.7 * model.tcn_hidden(BATCH.history)[:, -1]
+    wanted = 0.3 * alone.encode_user(BATCH) + 0.7 * model.next_states(BATCH)[:, -1]
     torch.testing.assert_close(model.encode_user(BATCH), wanted)
 
 
@@ -60,7 +60,7 @@ def test_the_loss_has_three_parts() -> None:
     cloze = make_cloze(BATCH, model.num_items, model.mask_prob, model.last_prob)
     table = model.encode_item()
     states = model.branch(F.embedding(cloze.item, model.item), cloze.mask)
-    tcn = model.tcn_hidden(history)
+    tcn = model.next_states(BATCH)
     target = torch.cat([history.item, item[:, None]], dim=1)[:, 1:]
     fused = 0.3 * states[:, -1] + 0.7 * tcn[:, -1]
     wanted = [

@@ -40,7 +40,6 @@ def test_a_teacher_that_may_have_seen_the_answers_is_refused(
         (rows[rows["user_id"] != 1], {}, "'teacher' knows other users"),
         (graph.before(graph.num_events - 5), {}, "'teacher' was fitted on other events"),
         (graph, {"split": "global_time"}, "'teacher' was fitted with split='leave_one_out'"),
-        (graph, {"track": "T2"}, "'teacher' was fitted on track='T1'"),
     ]:
         with pytest.raises(ValueError, match=f"{said}.* fit (it|both) "):
             student.fit(data, teacher=teacher, **how, **QUICK)

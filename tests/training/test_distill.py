@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, Split, leave_one_out
 from tgrec.loader import SeedLoader, training_seeds
-from tgrec.models import MODELS, RecModel
+from tgrec.models import MODELS, Ensemble, RecModel
 from tgrec.models.io import parameters_copy
 from tgrec.sampler import EventIndex
 from tgrec.testing import cycle_graph
@@ -29,8 +29,8 @@ LEARNING = [name for name in MODELS if name not in ("popularity", "markov", "gap
 TINY: dict[str, dict[str, Any]] = {
     "sage": {"hidden_channels": 8, "num_neighbors": (4, 2)},
     "lightgcn": {"hidden_channels": 8, "num_neighbors": (4, 2)},
-    "gru4rec": {"d_model": 8},
-    "caser": {"d_model": 8},
+    "gru4rec": {"d_model": 8, "max_len": 8},
+    "caser": {"d_model": 8, "max_len": 8},
 }
 
 
@@ -140,6 +140,110 @@ def test_counts_do_not_tell_the_label(name: str) -> None:
     assert float(batch.teacher_score[0, label]) == pytest.approx(float(without[0, label]), abs=1e-3)
 
 
+# ---- at every position --------------------------------------------------------------------------
+
+CAUSAL = ("sasrec", "gru4rec", "caser", "hstu", "tcn_bert4rec", "tgt_bert4rec")
+
+
+def test_who_predicts_at_every_position(split: Split) -> None:
+    assert [name for name in LEARNING if small(name, split).has_next_states] == sorted(
+        CAUSAL, key=LEARNING.index
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CAUSAL)
+def test_answers_after_each_event_replace_their_share_of_the_labels(
+    name: str, split: Split
+) -> None:
+    """Every model's next items, against a softmax of all logits written out."""
+    student = small(name, split).eval()
+    for parameter in student.parameters():
+        parameter.mul_(6)  # as if it had learned something: not all items are alike
+    teacher = Teacher(small("hstu", split, seed=1).eval(), weight=0.3, at="all", track="T2")
+    batch = taught_batch(split, student, teacher)
+    assert not isinstance(batch, TaughtBatch)
+    history, item = batch.history, batch.item
+    assert batch.soft is not None
+    assert batch.query_time is None  # the student's own track is T1
+    assert history is not None
+    assert item is not None
+    index = EventIndex(split.train)
+    seeds = training_seeds(index, 8).select(torch.arange(6))
+    asked = SeedLoader(index, Sampling(max_len=8), "T2").batch(seeds)
+    told = (teacher.model.next_states(asked) @ teacher.model.encode_item().t()).softmax(2)
+    target = F.one_hot(torch.cat([history.item[:, 1:], item[:, None]], 1), student.num_items)
+    said = (student.next_states(batch) @ student.encode_item().t()).log_softmax(2)
+    more = (0.3 * (target.float() - told) * said).sum(2)[history.mask].sum()
+    torch.manual_seed(0)
+    soft, counts = loss_terms(student, batch, teacher)
+    torch.manual_seed(0)
+    hard, same = student.loss_terms(replace(batch, soft=None))
+    assert torch.equal(counts, same)
+    assert float(soft.sum() - hard.sum()) == pytest.approx(float(more), rel=1e-3)
+    assert abs(float(more)) > 0.1
+
+
+@torch.no_grad()
+def test_soft_labels_stay_with_their_rows(split: Split, settings: TrainSettings) -> None:
+    model = small("sasrec", split).eval()
+    teacher = Teacher(small("gru4rec", split, seed=7).eval(), at="all")
+    batch = taught_batch(split, model, teacher)
+    parts = parts_of(batch, replace(settings, events_at_once=16), Workers())
+    assert len(parts) == 3
+    whole = loss_terms(model, batch, teacher)
+    added = [sum(x) for x in zip(*(loss_terms(model, p, teacher) for p in parts), strict=True)]
+    assert torch.allclose(whole[0], added[0])
+    assert torch.allclose(whole[1], added[1])
+    assert batch.soft is not None
+    moved = batch.to("meta").soft
+    assert moved is not None
+    assert moved.hidden.is_meta
+    assert moved.table.is_meta
+
+
+@torch.no_grad()
+def test_an_ensemble_teaches_the_mean_of_its_logits(split: Split) -> None:
+    members = [small("hstu", split, seed=seed).eval() for seed in (1, 2)]
+    both = Ensemble(members)
+    assert both.has_next_states
+    batch = SeedLoader(EventIndex(split.train), both.sampling).batch(split.val)
+    wanted = [m.next_states(batch) @ m.encode_item().t() for m in members]
+    told = both.next_states(batch) @ both.encode_item().t()
+    torch.testing.assert_close(told, torch.stack(wanted).mean(0))
+    end = both.score(batch)
+    torch.testing.assert_close(told[:, -1].log_softmax(1), end.log_softmax(1))
+
+
+def test_taught_at_every_position_a_student_learns_what_no_label_says(split: Split) -> None:
+    """The teacher has learned to walk backwards; the labels walk forwards."""
+    settings = TrainSettings(epochs=30, batch_size=16, lr=0.01, precision="fp32", eval_every=30)
+    reversed_walk = small("sasrec", split)
+    backwards = torch.arange(split.train.num_items - 1, -1, -1)
+    fit(reversed_walk, split, settings, show=False)
+    with torch.no_grad():  # the same model for a catalogue in the opposite order
+        reversed_walk.item.copy_(reversed_walk.item[backwards])
+    student = small("sasrec", split, seed=3)
+    teacher = Teacher(reversed_walk, weight=1.0, at="all")
+    fit(student, split, replace(settings, epochs=60), teacher=teacher, show=False)
+    asked = SeedLoader(EventIndex(split.train), Sampling(max_len=8)).batch(split.val)
+    with torch.no_grad():
+        same = student.eval().score(asked).argmax(1) == reversed_walk.eval().score(asked).argmax(1)
+    assert float(same.float().mean()) > 0.9
+
+
+def test_who_cannot_be_taught_at_every_position(split: Split) -> None:
+    cpu = torch.device("cpu")
+    sasrec, bert = small("sasrec", split), small("bert4rec", split)
+    alone = MODELS["tgt_bert4rec"].from_graph(split.train, fusion_alpha=1.0, max_len=8)
+    for student, teacher in ((bert, sasrec), (sasrec, bert), (sasrec, alone), (alone, sasrec)):
+        with pytest.raises(ValueError, match=r"at='all' .* (BERT4Rec|TGTBERT4Rec) does not; use"):
+            Teacher(teacher, at="all").ready_for(student, cpu)
+    longer = MODELS["sasrec"].from_graph(split.train, max_len=9)
+    with pytest.raises(ValueError, match=r"\(got 'max_len' of 9 and 8\)"):
+        Teacher(longer, at="all").ready_for(sasrec, cpu)
+
+
 # ---- training -----------------------------------------------------------------------------------
 
 
@@ -190,7 +294,8 @@ def test_resuming_goes_on_bit_equal_with_the_same_teacher_only(
     parts = interfering({5: stop()})
     how: dict[str, Any] = {"folder": tmp_path, "show": False}
     assert fit(parts, split, settings, teacher=teacher, **how).stopped == "interrupted"
-    others = [None, replace(teacher, weight=0.4), Teacher(make(split, "bert4rec", seed=8))]
+    others = [None, replace(teacher, weight=0.4), Teacher(make(split, "bert4rec", seed=8)),
+              replace(teacher, track="T2")]  # fmt: skip
     for other in others:
         with pytest.raises(ValueError, match="settings .teacher: 'BERT4Rec"):
             fit(interfering({}), split, settings, teacher=other, resume=True, **how)
@@ -224,7 +329,10 @@ def test_parts_of_a_batch_add_up_to_it(split: Split, settings: TrainSettings, ma
         ({"weight": 1.5}, r"\(got 1.5\)"),
         ({"weight": math.nan}, r"\(got nan\)"),
         ({"weight": "2"}, r"\(got '2'\)"),
-        ({"temperature": None}, r"\(got None\)"),
+        ({"temperature": "2"}, r"\(got '2'\)"),
+        ({"at": "everywhere"}, r"'at' of a teacher .*\['end', 'all'\] \(got 'everywhere'\)"),
+        ({"track": "T3"}, r"'track' of a teacher .*'T2-coarse'\] \(got 'T3'\)"),
+        ({"at": "all", "temperature": 2.0}, r"needs to be 1, or left out, .*\(got 2.0\)"),
         ({"temperature": 0.0}, "'temperature' of a teacher needs to be a positive number"),
         ({"temperature": math.inf}, r"\(got inf\)"),
     ],

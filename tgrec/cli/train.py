@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -31,7 +31,7 @@ from tgrec.training.checkpoint import CHECKPOINT
 from tgrec.training.trackers import scalars
 
 DEFAULT = "tgt_bert4rec"
-DISTILLED = ("teacher", "distill_weight", "distill_temperature")
+DISTILLED = ("teacher", "distill_weight", "distill_temperature", "distill_at")
 
 
 @dataclass
@@ -52,6 +52,8 @@ class TrainOptions(Source):
     """Share of the teacher in the loss, in (0, 1]; 0.5 if left out."""
     distill_temperature: float | None = None
     """What the scores of teacher and model are divided by; 2 if left out."""
+    distill_at: Literal["end", "all"] | None = None
+    """The end of each training sequence if left out, or all its positions, at temperature 1."""
     resume: bool | None = None
     """Go on with the training that was interrupted in --out; say all else as before."""
     use_wandb: bool | None = None

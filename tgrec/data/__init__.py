@@ -1,6 +1,6 @@
 """The temporal graph, its splits, and the batches that models see."""
 
-from tgrec.data.batch import History, RecBatch, Sampling, Targets
+from tgrec.data.batch import History, RecBatch, Sampling, SoftLabels, Targets
 from tgrec.data.domain_split import leave_one_out_in, only_domain
 from tgrec.data.recognise import Columns, graph_from, recognise_columns
 from tgrec.data.reverse import reverse_type, with_reverse
@@ -12,6 +12,7 @@ __all__ = [
     "History",
     "RecBatch",
     "Sampling",
+    "SoftLabels",
     "Split",
     "Targets",
     "TemporalRecGraph",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-T = TypeVar("T", "History", "RecBatch", "Targets")
+T = TypeVar("T", "History", "RecBatch", "SoftLabels", "Targets")
 Strategy = Literal["last", "uniform"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
@@ -19,7 +19,7 @@ def _to(value: T, device: torch.device | str) -> T:
     moved: dict[str, Any] = {
         f.name: v.to(device)
         for f in fields(value)
-        if isinstance(v := getattr(value, f.name), Tensor | History)
+        if isinstance(v := getattr(value, f.name), Tensor | History | SoftLabels)
     }
     graph = getattr(value, "graph", None)
     if graph is not None:
@@ -63,6 +63,25 @@ class History:
 
 
 @dataclass(frozen=True)
+class SoftLabels:
+    """What a teacher expects after each event of the histories of a batch.
+
+    Args:
+        hidden: ``[B, L, D']``; its products with ``table`` are the teacher's logits.
+        table: ``[N, D']``.
+        share: Of these answers in the loss; the rest is that of the labels.
+    """
+
+    hidden: Tensor
+    table: Tensor
+    share: float
+
+    def to(self, device: torch.device | str) -> SoftLabels:
+        """The same on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
 class RecBatch:
     """One batch of seeds as a model sees it.
 
@@ -85,6 +104,8 @@ class RecBatch:
             first (see :class:`tgrec.loader.NeighborhoodReader`).
         rating: ``[B]`` float32 ratings of the targets, NaN where not known; part of the answer,
             too: None when scoring, and for models that do not ask for it.
+        soft: What a teacher says, for models that are taught at every position
+            (:mod:`tgrec.training.distill`); None when scoring, and without a teacher.
     """
 
     user: Tensor
@@ -95,6 +116,7 @@ class RecBatch:
     key: Tensor | None = None
     graph: HeteroData | None = None
     rating: Tensor | None = None
+    soft: SoftLabels | None = None
 
     def to(self, device: torch.device | str) -> RecBatch:
         """The same batch on another device."""

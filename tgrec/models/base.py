@@ -71,6 +71,20 @@ class RecModel(nn.Module):
         """
         return self.score(batch)
 
+    @property
+    def has_next_states(self) -> bool:
+        """Whether the model has :meth:`next_states`, and learns from them."""
+        return type(self).next_states is not RecModel.next_states
+
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, D]`` what is looked for after each event of the history.
+
+        For models that predict the next item at every position: logits are the products with
+        :meth:`encode_item`, and the loss is :func:`tgrec.models.sasrec.next_item_loss`, so that
+        such a model can be taught at every position, and teach there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} predicts at the end of a history only")
+
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """The parts of the loss, each as a sum and the number of terms in it.
 

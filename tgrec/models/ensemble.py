@@ -53,6 +53,20 @@ class Ensemble(RecModel):
         """See :meth:`RecModel.score_left_out`."""
         return self._mean(lambda member: member.score_left_out(batch))
 
+    @property
+    def has_next_states(self) -> bool:
+        """Whether all members have them."""
+        return all(cast(RecModel, m).has_next_states for m in self.members)
+
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, sum of D]``, whose products with :meth:`encode_item` are mean logits."""
+        states = [cast(RecModel, m).next_states(batch) for m in self.members]
+        return torch.cat(states, dim=2) / len(self.members)
+
+    def encode_item(self) -> Tensor:
+        """``[N, sum of D]``, for :meth:`next_states`."""
+        return torch.cat([cast(RecModel, m).encode_item() for m in self.members], dim=1)
+
     def _mean(self, answer: Callable[[RecModel], Tensor]) -> Tensor:
         likely = [answer(cast(RecModel, m)).float().log_softmax(1) for m in self.members]
         return torch.stack(likely).mean(0)

@@ -59,16 +59,18 @@ class GRU4Rec(RecModel):
         last = self._states(batch.history)[:, -1:]
         return self._project(last, batch.history.mask[:, -1:])[:, 0]
 
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, D]``; see :meth:`RecModel.next_states`."""
+        assert batch.history is not None
+        return self.hidden(batch.history)
+
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that the inputs are read from."""
         return self.item
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy at every real position."""
-        history, item = batch.history, batch.item
-        assert history is not None
-        assert item is not None
-        return next_item_loss(self.hidden(history), self.item, history, item)
+        return next_item_loss(self.next_states(batch), self.encode_item(), batch)
 
     def _states(self, history: History) -> Tensor:
         """``[B, L, hidden_channels]``, anything at padding."""

@@ -75,14 +75,15 @@ class HSTU(RecModel):
         assert batch.history is not None
         return self.hidden(batch.history, batch.query_time, last=True)
 
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, D]``; see :meth:`RecModel.next_states`."""
+        assert batch.history is not None
+        return self.hidden(batch.history, batch.query_time)
+
     def encode_item(self) -> Tensor:
         """``[N, D]`` of length 1, of the table that the inputs are read from."""
         return F.normalize(self.item, dim=1)
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy at every real position."""
-        history, item = batch.history, batch.item
-        assert history is not None
-        assert item is not None
-        states = self.hidden(history, batch.query_time)
-        return next_item_loss(states, self.encode_item(), history, item)
+        return next_item_loss(self.next_states(batch), self.encode_item(), batch)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tgrec.data import History, RecBatch, Sampling
 from tgrec.models.base import RecModel, arguments
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
+from tgrec.nn.soft_cross_entropy import soft_linear_cross_entropy
 from tgrec.nn.transformer import Positions, SequenceEncoder
 
 
@@ -63,30 +64,37 @@ class SASRec(RecModel):
         assert batch.history is not None
         return self.hidden(batch.history, last=True)
 
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, D]``; see :meth:`RecModel.next_states`."""
+        assert batch.history is not None
+        return self.hidden(batch.history)
+
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that the inputs are read from."""
         return self.item
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy at every real position."""
-        history, item = batch.history, batch.item
-        assert history is not None
-        assert item is not None
-        return next_item_loss(self.hidden(history), self.item, history, item)
+        return next_item_loss(self.next_states(batch), self.encode_item(), batch)
 
 
-def next_item_loss(
-    hidden: Tensor, table: Tensor, history: History, item: Tensor
-) -> tuple[Tensor, Tensor]:
+def next_item_loss(hidden: Tensor, table: Tensor, batch: RecBatch) -> tuple[Tensor, Tensor]:
     """``(sum [1], count [1])`` of the cross-entropy of every position's next item.
 
     Args:
         hidden: ``[B, L, D]``.
         table: ``[N, D]``.
-        history: ``[B, L]``.
-        item: ``[B]`` what follows the last position.
+        batch: Its history ``[B, L]``, the items ``[B]`` behind it and, if there are, soft labels.
     """
-    target = torch.cat([history.item[:, 1:], item.unsqueeze(1)], dim=1)
+    history, item, soft = batch.history, batch.item, batch.soft
+    assert history is not None
+    assert item is not None
     rows = history.mask.flatten().nonzero().view(-1)
-    total = linear_cross_entropy(hidden.flatten(0, 1)[rows], table, target.flatten()[rows])
+    target = torch.cat([history.item[:, 1:], item.unsqueeze(1)], dim=1).flatten()[rows]
+    states = hidden.flatten(0, 1)[rows]
+    if soft is None:
+        total = linear_cross_entropy(states, table, target)
+    else:
+        told = soft.hidden.flatten(0, 1)[rows]
+        total = soft_linear_cross_entropy(states, table, target, told, soft.table, soft.share)
     return total.view(1), torch.full((1,), float(rows.numel()), device=item.device)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tgrec.data import History, RecBatch
+from tgrec.data import RecBatch
 from tgrec.models.bert4rec import BERT4Rec
 from tgrec.models.sasrec import next_item_loss
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
@@ -99,8 +99,10 @@ class TCNBERT4Rec(BERT4Rec):
         """The gate."""
         return {"alpha": float(self.alpha.detach())}
 
-    def tcn_hidden(self, history: History) -> Tensor:
-        """``[B, L, D]``: position j holds what is looked for after event j."""
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, D]`` of the TCN branch; see :meth:`RecModel.next_states`."""
+        history = batch.history
+        assert history is not None
         hidden: Tensor = self.tcn(F.embedding(history.item, self.item), history.mask)
         return hidden
 
@@ -111,18 +113,16 @@ class TCNBERT4Rec(BERT4Rec):
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` the fused representation."""
         assert batch.history is not None
-        return self.fuse(super().encode_user(batch), self.tcn_hidden(batch.history)[:, -1])
+        return self.fuse(super().encode_user(batch), self.next_states(batch)[:, -1])
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropies of the BERT branch, of the TCN branch and of the fused scores."""
-        history, item = batch.history, batch.item
-        assert history is not None
-        assert item is not None
+        assert batch.item is not None
         bert_sum, bert_count, bert = self.cloze_loss(batch)
-        states = self.tcn_hidden(history)
-        tcn_sum, tcn_count = next_item_loss(states, self.encode_item(), history, item)
+        states = self.next_states(batch)
+        tcn_sum, tcn_count = next_item_loss(states, self.encode_item(), batch)
         fused = self.fuse(bert, states[:, -1])
-        fused_sum = linear_cross_entropy(fused, self.encode_item(), item).view(1)
-        fused_count = torch.full_like(bert_count, float(item.numel()))
+        fused_sum = linear_cross_entropy(fused, self.encode_item(), batch.item).view(1)
+        fused_count = torch.full_like(bert_count, float(batch.item.numel()))
         sums, counts = (bert_sum, tcn_sum, fused_sum), (bert_count, tcn_count, fused_count)
         return torch.cat(sums), torch.cat(counts)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
 from tgrec.models.base import RecModel, arguments, choose_value, inner_products
 from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
-from tgrec.models.markov import GapMarkov, SkipMarkov
+from tgrec.models.markov import SkipMarkov
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
-from tgrec.models.tgt_branch import TGTBranch
+from tgrec.models.tgt_branch import COUNTS, TGTBranch, counts_class
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
 
@@ -165,7 +165,7 @@ class TGTBERT4Rec(RecModel):
         self.graph: SkipMarkov | None = None
         self.graph_weight: Tensor | float = graph_weight
         if num_edges is not None:
-            self._set_graph(_counts_class(use_time)(num_items, tuple(num_edges), **COUNTS))
+            self._set_graph(counts_class(use_time)(num_items, tuple(num_edges), **COUNTS))
 
     @classmethod
     def from_graph(cls, graph: TemporalRecGraph, **kwargs: Any) -> Self:
@@ -176,7 +176,7 @@ class TGTBERT4Rec(RecModel):
         if model.tgt is not None and model.use_time:
             model.tgt.set_span(graph)
         if model.use_graph and model.tgt is not None:
-            model._set_graph(_counts_class(model.use_time).from_graph(graph, **COUNTS))
+            model._set_graph(counts_class(model.use_time).from_graph(graph, **COUNTS))
         return model
 
     def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
@@ -241,6 +241,16 @@ class TGTBERT4Rec(RecModel):
         vectors = F.embedding(history.item, self.item)
         return self._sharpen(self.tgt.read(vectors, history, query_time, last))
 
+    @property
+    def has_next_states(self) -> bool:
+        """Whether there is a TGT branch."""
+        return self.tgt is not None
+
+    def next_states(self, batch: RecBatch) -> Tensor:
+        """``[B, L, D]`` of the TGT branch, without counts; see :meth:`RecModel.next_states`."""
+        assert batch.history is not None
+        return self.tgt_hidden(batch.history, batch.query_time)
+
     def _sharpen(self, hidden: Tensor) -> Tensor:
         """Directions, as long as the temperature is low, where logits are cosines."""
         if self.sharpness is None:
@@ -287,8 +297,7 @@ class TGTBERT4Rec(RecModel):
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropies of the fused scores, of the BERT branch and of the TGT branch."""
-        history, item = batch.history, batch.item
-        assert history is not None
+        item = batch.item
         assert item is not None
         terms: list[tuple[Tensor, Tensor]] = []
         bert = tgt = None
@@ -299,8 +308,8 @@ class TGTBERT4Rec(RecModel):
             terms.append((total.view(1), total.new_full((1,), hidden.size(0))))
             bert = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
         if self.tgt is not None:
-            states = self.tgt_hidden(history, batch.query_time)
-            terms.append(next_item_loss(states, self.encode_item(), history, item))
+            states = self.next_states(batch)
+            terms.append(next_item_loss(states, self.encode_item(), batch))
             tgt = states[:, -1]
             scores = inner_products(self.fuse(bert, tgt), self.encode_item())
             if self.graph is not None:
@@ -341,7 +350,8 @@ class TGTBERT4Rec(RecModel):
         Returns:
             ``[B, L, num_items + 1]`` logits (column 0, the padding, is -inf), and the dict.
         """
-        history, order = self._read_seed_batch(input_ids, timestamps, mask)
+        given = (input_ids, timestamps, mask)
+        history, order = read_seed_batch(*given, self.num_items, self.config["max_len"])
         bert = None if self.bert is None else self.bert_hidden(history.item, history.mask)
         tgt = None
         if self.tgt is not None:
@@ -373,26 +383,13 @@ class TGTBERT4Rec(RecModel):
         """
         was_training = self.training
         self.eval()
-        history, _ = self._read_seed_batch(input_ids, timestamps, mask)
+        given = (input_ids, timestamps, mask)
+        history, _ = read_seed_batch(*given, self.num_items, self.config["max_len"])
         if (history.item == self.num_items).any():
             raise ValueError("'input_ids' holds mask tokens; predict reads events only")
         scores = self.score(RecBatch(torch.arange(input_ids.size(0)), history))
         self.train(was_training)
         return F.pad(scores, (1, 0), value=-math.inf)
-
-    def _read_seed_batch(
-        self, input_ids: Tensor, timestamps: Tensor, mask: Tensor
-    ) -> tuple[History, Tensor]:
-        length = self.config["max_len"]
-        return read_seed_batch(input_ids, timestamps, mask, self.num_items, length)
-
-
-# The counts behind the graph of the TGT branch, of both classes.
-COUNTS: dict[str, Any] = {"max_lag": 20, "lag_decay": 0.85, "last": 30, "age_decay": 0.85}
-
-
-def _counts_class(use_time: bool) -> type[SkipMarkov]:
-    return GapMarkov if use_time else SkipMarkov
 
 
 # The seed's spelling.

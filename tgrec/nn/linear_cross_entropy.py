@@ -12,11 +12,11 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["fast_dtype", "linear_cross_entropy"]
 
-_LOG2E = 1.0 / math.log(2.0)
-_LN2 = math.log(2.0)
+LOG2E = 1.0 / math.log(2.0)
+LN2 = math.log(2.0)
 # Below this bound on |log2(exp(logit))| the exponentials neither overflow nor lose small ones in
 # bf16 or fp32 (both have 8 exponent bits), so that the row maximum need not be subtracted.
-_SAFE_EXPONENT = 64.0
+SAFE_EXPONENT = 64.0
 _ROWS_MULTIPLE = 128
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
@@ -80,11 +80,11 @@ def linear_cross_entropy(
         ValueError: If shapes, `chunk`, `dtype` or, on the CPU, a target do not fit.
         TypeError: If `target` is not int64.
     """
-    dtype = _autocast_dtype(hidden) if dtype is None else dtype
-    _check(hidden, weight, target, bias, target_bias, chunk, dtype)
+    dtype = autocast_dtype(hidden) if dtype is None else dtype
+    check_rows(hidden, weight, target, bias, target_bias, chunk, dtype)
     pad = 0
     if chunk is None:
-        chunk, pad = _default_chunk(hidden, weight, dtype)
+        chunk, pad = default_chunk(hidden, weight, dtype)
     if isinstance(scale, Tensor) or scale != 1.0:
         hidden = hidden * scale
     biases = (bias, target_bias)
@@ -92,14 +92,14 @@ def linear_cross_entropy(
     return cast(Tensor, _LinearCrossEntropy.apply(*args))  # type: ignore[no-untyped-call]
 
 
-def _autocast_dtype(hidden: Tensor) -> torch.dtype:
+def autocast_dtype(hidden: Tensor) -> torch.dtype:
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
         return torch.bfloat16
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def _default_chunk(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[int, int]:
+def default_chunk(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[int, int]:
     """Rows per chunk: near the budget of logits. And how many empty rows to put behind them."""
     rows, items = max(1, hidden.size(0)), max(1, weight.size(0))
     # CPU: 10 MB in bf16 stays in a level-3 cache. CUDA: 256 MB keeps every multiprocessor busy.
@@ -113,7 +113,7 @@ def _default_chunk(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[
     return 1 << (most.bit_length() - 1), -hidden.size(0) % _ROWS_MULTIPLE
 
 
-def _check(
+def check_rows(
     hidden: Tensor,
     weight: Tensor,
     target: Tensor,
@@ -208,7 +208,7 @@ def _chunked(
     weight_x = weight.detach().to(exact)
     rows_x, table, target_logit, bound = _in_bits(hidden, weight_x, target, bias, target_bias)
     # Reading the bound would stall a CUDA stream, where the two extra passes are cheap anyway.
-    shift = hidden.is_cuda or not bool(bound <= _SAFE_EXPONENT)
+    shift = hidden.is_cuda or not bool(bound <= SAFE_EXPONENT)
     if pad:  # rows of zeros: they add nothing to a gradient, and are left out of the loss below
         rows_x, target = F.pad(rows_x, (0, 0, 0, pad)), F.pad(target, (0, pad))
         target_logit = F.pad(target_logit, (0, pad))
@@ -235,14 +235,14 @@ def _chunked(
         offset = top.to(exact).view(-1)
         normaliser = rest + torch.exp2(target_logit[part] - offset)
         lost = torch.log2(normaliser) + offset - target_logit[part]
-        total += lost[: rows - start].sum() * _LN2
+        total += lost[: rows - start].sum() * LN2
         torch.div(rest, normaliser, out=d_target[part]).neg_()
         if d_hidden is None or d_table is None:
             continue
         energy.index_put_(index, -rest.to(dtype))
         inverse = normaliser.reciprocal().unsqueeze(1)
         torch.mul(torch.mm(energy, weight_b), inverse, out=d_hidden[part])
-        d_table += torch.mm((rows_x[part] * (_LN2 * inverse)).to(dtype).t().contiguous(), energy)
+        d_table += torch.mm((rows_x[part] * (LN2 * inverse)).to(dtype).t().contiguous(), energy)
     return total, None if d_hidden is None else d_hidden[:rows], d_table, d_target[:rows]
 
 
@@ -257,22 +257,22 @@ def _in_bits(
 
     log2(e) goes into the rows: exp2 is faster than exp, and the factor then costs nothing.
     """
-    rows_x, table = hidden.detach().to(weight_x.dtype) * _LOG2E, weight_x
+    rows_x, table = hidden.detach().to(weight_x.dtype) * LOG2E, weight_x
     target_logit = (rows_x * weight_x[target]).sum(-1)
-    bound = _largest_norm(rows_x) * _largest_norm(weight_x)
+    bound = largest_norm(rows_x) * largest_norm(weight_x)
     if bias is not None:  # a channel of ones costs less than a pass over the logits
         bias_x = bias.detach().to(weight_x.dtype)
-        rows_x = torch.cat([rows_x, rows_x.new_full((rows_x.size(0), 1), _LOG2E)], dim=1)
+        rows_x = torch.cat([rows_x, rows_x.new_full((rows_x.size(0), 1), LOG2E)], dim=1)
         table = torch.cat([weight_x, bias_x.unsqueeze(1)], dim=1)
-        target_logit += _LOG2E * bias_x[target]
-        bound = bound + _LOG2E * _largest(bias_x)
+        target_logit += LOG2E * bias_x[target]
+        bound = bound + LOG2E * _largest(bias_x)
     if target_bias is not None:
-        added = _LOG2E * target_bias.detach().to(weight_x.dtype)
+        added = LOG2E * target_bias.detach().to(weight_x.dtype)
         target_logit, bound = target_logit + added, bound + _largest(added)
     return rows_x, table, target_logit, bound
 
 
-def _largest_norm(rows: Tensor) -> Tensor:
+def largest_norm(rows: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return _largest(norms)
 

@@ -15,7 +15,6 @@ import torch
 from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, leave_one_out
 from tgrec.data.recognise import index_as_columns, recognise_columns
 from tgrec.datasets import checksum, clean_items, clean_users, features_only, graph_of_tables
-from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
 from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names
@@ -165,7 +164,7 @@ def train_or_say_why(
 
 
 def check_teacher(
-    served: Served, split: SplitName, graph: TemporalRecGraph, wanted: SplitName, track: Track
+    served: Served, split: SplitName, graph: TemporalRecGraph, wanted: SplitName
 ) -> None:
     """Raises ValueError if a fitted recommender cannot teach, or has seen what is held out here.
 
@@ -174,7 +173,6 @@ def check_teacher(
         split: What was held out of it.
         graph: The student's log.
         wanted: What is held out of that.
-        track: Of the student.
     """
     own, theirs = (
         {kind: Names.of(g, kind).raw for kind in ("item", "user")} for g in (graph, served.graph)
@@ -194,11 +192,6 @@ def check_teacher(
         raise ValueError(
             f"'teacher' was fitted with split={split!r}, and may have seen what split={wanted!r} "
             f"holds out; fit both with the same"
-        )
-    if served.loader.track != track:
-        raise ValueError(
-            f"'teacher' was fitted on track={served.loader.track!r}, and this model is on "
-            f"track={track!r}; fit both on the same"
         )
 
 

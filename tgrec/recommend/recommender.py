@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 
 from tgrec.data import TemporalRecGraph
-from tgrec.loader import Track
 from tgrec.models import MODELS, RecModel
 from tgrec.recommend.explain import Explanation, explain
 from tgrec.recommend.fitting import (
@@ -112,6 +111,7 @@ class Recommender:
         teacher: str | os.PathLike[str] | Recommender | None = None,
         distill_weight: float | None = None,
         distill_temperature: float | None = None,
+        distill_at: Literal["end", "all"] | None = None,
         folder: str | os.PathLike[str] | None = None,
         resume: bool = False,
         tracker: Tracker | None = None,
@@ -136,10 +136,12 @@ class Recommender:
             items: The same for items; a column ``title`` comes back in all answers.
             split: What is held out.
             init_from: Folder of a saved recommender to start from; items are matched by raw id.
-            teacher: A larger recommender to learn from, or its folder, fitted on the same data
-                with the same split (see :class:`tgrec.training.Teacher`). It is not saved.
+            teacher: Another recommender to learn from, or its folder, fitted on the same data
+                with the same split (see :class:`tgrec.training.Teacher`); its track may be another
+                one. It is not saved.
             distill_weight: Its share in the loss, 0.5 if left out.
             distill_temperature: What its scores are divided by, 2 if left out.
+            distill_at: ``end`` of each training row if left out, or ``all`` its positions.
             folder: Where the history of training and a checkpoint go after every epoch.
             resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped; all
                 else has to be given as before.
@@ -165,7 +167,7 @@ class Recommender:
         _check_start(model, init_from, resume)
         if init_from is not None:
             start_from(model, graph, init_from)
-        how = {"weight": distill_weight, "temperature": distill_temperature}
+        how = {"weight": distill_weight, "temperature": distill_temperature, "at": distill_at}
         self.result = train_or_say_why(
             model,
             parts,
@@ -173,7 +175,7 @@ class Recommender:
             folder=None if folder is None else Path(folder),
             resume=resume,
             tracker=tracker,
-            teacher=_teacher(teacher, graph, split, settings.track, how),
+            teacher=_teacher(teacher, graph, split, how),
             show=show,
         )
         self.split = split
@@ -365,8 +367,7 @@ def _teacher(
     given: str | os.PathLike[str] | Recommender | None,
     graph: TemporalRecGraph,
     split: SplitName,
-    track: Track,
-    how: Mapping[str, float | None],
+    how: Mapping[str, Any],
 ) -> Teacher | None:
     """The teacher that :meth:`Recommender.fit` was given, checked."""
     chosen = {name: value for name, value in how.items() if value is not None}
@@ -375,5 +376,5 @@ def _teacher(
             raise ValueError(f"'distill_{next(iter(chosen))}' is of no use without 'teacher'")
         return None
     rec = given if isinstance(given, Recommender) else Recommender.load(given)
-    check_teacher(rec.served, rec.split, graph, split, track)
-    return Teacher(rec.model, **chosen)
+    check_teacher(rec.served, rec.split, graph, split)
+    return Teacher(rec.model, track=rec.served.loader.track, **chosen)

@@ -7,6 +7,17 @@ with the scores t of the teacher and s of the student for all items (Hinton, Vin
 2015, arXiv 1503.02531). The teacher is asked the question at the end of each training row, with
 the user's events before the same cut, whatever it reads of them: the two models need not read
 the same.
+
+Models that predict the next item at every position (:meth:`RecModel.next_states`) can be taught at
+all of them. The share w of the teacher then replaces as much of the labels in the loss of the
+next items, at T = 1:
+
+.. math:: -\sum_n \big[(1 - w)\, 1_{n = y} + w\, \mathrm{softmax}(t)_n\big]
+    \log \mathrm{softmax}(s)_n
+
+A teacher may know more of the question than its student: one of T2, which knows when an event of
+the past happened, tells a student of T1 what it does at such times, of which the student learns the
+mean (privileged information; Lopez-Paz et al., ICLR 2016, arXiv 1511.03643).
 """
 
 from __future__ import annotations
@@ -16,14 +27,19 @@ import hashlib
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tgrec.data import RecBatch, Targets
-from tgrec.loader import SeedLoader
+from tgrec.data import RecBatch, SoftLabels, Targets
+from tgrec.loader import SeedLoader, Track
+from tgrec.loader.tracks import TRACKS
 from tgrec.models.base import RecModel
+
+Positions = Literal["end", "all"]
+POSITIONS: tuple[Positions, ...] = get_args(Positions)
 
 
 @dataclass(frozen=True)
@@ -40,15 +56,26 @@ class Teacher:
         model: Of the same items. Its scores are taken for logits; those of models that only count
             lie close together and need a small temperature.
         weight: Share of the teacher in the loss, in (0, 1]; the rest is that of the labels.
-        temperature: T; the larger, the more the order of unlikely items counts.
+        temperature: T; the larger, the more the order of unlikely items counts. None is 2, and 1
+            at all positions, where there is no other.
+        at: ``end`` asks at the end of each training row, ``all`` after each of its events.
+        track: What the teacher may know about the time of the question, if not what the student
+            may.
     """
 
     model: RecModel
     weight: float = 0.5
-    temperature: float = 2.0
+    temperature: float | None = None
+    at: Positions = "end"
+    track: Track | None = None
 
     def __post_init__(self) -> None:
-        weight, temperature = self.weight, self.temperature
+        for name, given, allowed in (("at", self.at, POSITIONS), ("track", self.track, TRACKS)):
+            if given not in allowed and (name, given) != ("track", None):
+                raise ValueError(
+                    f"'{name}' of a teacher needs to be one of {list(allowed)} (got {given!r})"
+                )
+        weight, temperature = self.weight, self.divisor
         if not (isinstance(weight, int | float) and 0 < weight <= 1):
             raise ValueError(f"'weight' of a teacher needs to be in (0, 1] (got {weight!r})")
         number = isinstance(temperature, int | float)
@@ -56,6 +83,18 @@ class Teacher:
             raise ValueError(
                 f"'temperature' of a teacher needs to be a positive number (got {temperature!r})"
             )
+        if self.at == "all" and temperature != 1:
+            raise ValueError(
+                f"'temperature' of a teacher needs to be 1, or left out, with at='all' (got "
+                f"{temperature!r})"
+            )
+
+    @property
+    def divisor(self) -> float:
+        """T, also where it is left out."""
+        if self.temperature is not None:
+            return self.temperature
+        return 2.0 if self.at == "end" else 1.0
 
     def ready_for(self, student: RecModel, device: torch.device) -> Teacher:
         """The same with a copy of the model that nobody else can change.
@@ -73,8 +112,24 @@ class Teacher:
                 f"'teacher': {type(self.model).__name__} scores {self.model.num_items} items and "
                 f"{type(student).__name__} {student.num_items}; make both from the same split.train"
             )
+        if self.at == "all":
+            self._check_positions(student)
         model = copy.deepcopy(self.model).to(device).eval().requires_grad_(False)
         return replace(self, model=model)
+
+    def _check_positions(self, student: RecModel) -> None:
+        for model in (self.model, student):
+            if not model.has_next_states:
+                raise ValueError(
+                    f"'teacher' with at='all' needs two models that predict the next item at every "
+                    f"position, and {type(model).__name__} does not; use at='end'"
+                )
+        own, theirs = student.sampling.max_len, self.model.sampling.max_len
+        if own != theirs:
+            raise ValueError(
+                f"'teacher' with at='all' needs to read as many events as its student (got "
+                f"'max_len' of {theirs} and {own}); use at='end', or the same 'max_len'"
+            )
 
     @cached_property
     def identity(self) -> str:
@@ -84,7 +139,10 @@ class Teacher:
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         name = type(self.model).__name__
-        return f"{name} {digest.hexdigest()[:16]}, {self.weight} at {self.temperature}"
+        how = f"{self.weight} at {self.divisor}"
+        further = [] if self.at == "end" else ["all positions"]
+        further += [] if self.track is None else [self.track]
+        return ", ".join([f"{name} {digest.hexdigest()[:16]}", how, *further])
 
 
 @dataclass(frozen=True)
@@ -104,22 +162,34 @@ class TaughtLoader(SeedLoader):
 
     Args:
         teacher: On the device of the index.
+        amp: Whether its products run in bfloat16.
     """
 
     teacher: Teacher = field(kw_only=True)
+    amp: bool = False
 
     @cached_property
     def reader(self) -> SeedLoader:
         """Reads what the teacher asks for."""
-        return SeedLoader(self.index, self.teacher.model.sampling, self.track)
+        track = self.teacher.track or self.track
+        return SeedLoader(self.index, self.teacher.model.sampling, track)
 
     def batch(self, seeds: Targets, max_len: int | None = None, key: int | None = None) -> RecBatch:
-        """See :meth:`SeedLoader.batch`; with ``key`` a :class:`TaughtBatch`."""
+        """See :meth:`SeedLoader.batch`; with ``key`` a :class:`TaughtBatch`, or soft labels."""
         batch = super().batch(seeds, max_len, key)
         if key is None:
             return batch
-        columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        return TaughtBatch(**columns, teacher_score=self._answers(seeds))
+        with torch.autocast(self.index.device.type, torch.bfloat16, enabled=self.amp):
+            if self.teacher.at == "all":
+                return replace(batch, soft=self._soft(seeds, max_len))
+            columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
+            return TaughtBatch(**columns, teacher_score=self._answers(seeds))
+
+    @torch.no_grad()
+    def _soft(self, seeds: Targets, max_len: int | None) -> SoftLabels:
+        model = self.teacher.model
+        states = model.next_states(self.reader.batch(seeds, max_len))
+        return SoftLabels(states, model.encode_item(), self.teacher.weight)
 
     @torch.no_grad()
     def _answers(self, seeds: Targets) -> Tensor:
@@ -142,10 +212,10 @@ def loss_terms(model: RecModel, batch: RecBatch, teacher: Teacher | None) -> tup
     a batch (``events_at_once``) then add up to the same.
     """
     sums, counts = model.loss_terms(batch)
-    if teacher is None:
+    if teacher is None or teacher.at == "all":  # soft labels are in the loss of next items
         return sums, counts
     assert isinstance(batch, TaughtBatch)
-    lost = soft_loss(model.score_left_out(batch), batch.teacher_score, teacher.temperature)
+    lost = soft_loss(model.score_left_out(batch), batch.teacher_score, teacher.divisor)
     events = torch.ones_like(lost) if batch.history is None else batch.history.mask.sum(1)
     events = events.clamp(min=1)
     weight, size = teacher.weight, counts.sum().detach()

@@ -162,7 +162,7 @@ class _Loop:
         device = torch.device(settings.device)
         loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
         if teacher is not None:
-            loader = TaughtLoader(**vars(loader), teacher=teacher)
+            loader = TaughtLoader(**vars(loader), teacher=teacher, amp=settings.amp)
         _, steps = examples_of(loader, settings, workers, epoch=0)
         return cls(
             model=model,

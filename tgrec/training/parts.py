@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tgrec.data import History, RecBatch, Targets
+from tgrec.data import History, RecBatch, SoftLabels, Targets
 from tgrec.data.random import hash_keys
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.training.distributed import Workers
@@ -68,4 +68,6 @@ def _split(value: Any, count: int) -> list[Any]:
     if isinstance(value, History):
         columns = [_split(getattr(value, f.name), count) for f in fields(value)]
         return [History(*part) for part in zip(*columns, strict=True)]
+    if isinstance(value, SoftLabels):
+        return [replace(value, hidden=part) for part in value.hidden.tensor_split(count)]
     return [value] * count

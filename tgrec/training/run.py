@@ -20,6 +20,7 @@ from tgrec.data.files import atomic_path, write_text
 from tgrec.models.base import RecModel
 from tgrec.models.io import save_model
 from tgrec.sampler import EventIndex
+from tgrec.training.distill import Teacher
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
 from tgrec.training.fit import fit
 from tgrec.training.record import Environment, RunRecord, command_line, environment
@@ -88,6 +89,7 @@ def run(
     extra: Mapping[str, Any] | None = None,
     further_settings: Mapping[str, Any] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    teacher: Teacher | None = None,
 ) -> RankedRun:
     """Trains (if ``train``), asks the test targets once, and writes the run folder.
 
@@ -108,6 +110,7 @@ def run(
         further_settings: JSON values for the settings of the record beside those of model and
             training, such as what another training has left.
         after_epoch: As :func:`fit` takes it.
+        teacher: Likewise.
 
     Raises:
         NotFiniteError: As :func:`fit`; the best weights so far are then in ``model/``.
@@ -140,7 +143,7 @@ def run(
         try:
             result = fit(
                 model, task.split, settings, folder=folder, resume=resume, show=show,
-                after_epoch=after_epoch,
+                after_epoch=after_epoch, teacher=teacher,
             )  # fmt: skip
         except NotFiniteError as error:
             if error.best_epoch:
