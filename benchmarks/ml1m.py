@@ -131,6 +131,8 @@ class Options:
     """Whether the TGT branch has gates in the place of feed-forward layers."""
     time_vectors: bool | None = None
     """Whether the TGT branch reads vectors of gaps and of the period beside its attention."""
+    item_features: bool | None = None
+    """Whether genres and years of items are part of the item vectors (tgt_bert4rec)."""
     temperature: float | None = None
     """Where the learned temperature of cosine logits starts; 0 for inner products."""
     max_len: int | None = None
@@ -165,8 +167,8 @@ class Options:
 MODEL_FLAGS = {
     **{n: n for n in ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob",
                       "last_prob", "positions", "use_time", "use_graph", "hidden_channels",
-                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "tgt_gated",
-                      "time_vectors", "temperature", "graph_weight", "choose_gates")},
+                      "num_neighbors", "tgt_blocks", "tgt_d_ff", "tgt_gated", "time_vectors",
+                      "item_features", "temperature", "graph_weight", "choose_gates")},
     "tgt_fusion_alpha": "fusion_alpha",
     "tgt_learnable_fusion": "learnable_fusion",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tgrec.data import TemporalRecGraph
@@ -70,6 +71,25 @@ def genres(graph: TemporalRecGraph) -> Tensor:
         return torch.zeros(graph.num_items, 0)
     hot = (value > 0).float().cpu()
     return hot / hot.sum(1, keepdim=True).clamp(min=1)
+
+
+def item_features(graph: TemporalRecGraph) -> tuple[Tensor, list[Hashable]]:
+    """``[N, F]`` float32 genres and years of items, and what the F columns stand for.
+
+    Genres of an item share a row of length 1, the bin of its year is one of 1 (a bin for each year
+    that occurs, see :func:`bin_edges`); what is not known is 0. F is 0 if the graph has neither.
+    """
+    shares, years = genres(graph), feature_values(graph, "year")
+    columns: list[Hashable] = (
+        [("genre", m) for m in genre_meanings(graph)] if shares.size(1) else []
+    )
+    parts = [shares.sqrt()]
+    if is_known("year", years).any():
+        edges = bin_edges("year", years)
+        codes = bin_codes("year", years, edges)
+        parts.append(F.one_hot(codes, len(edges) + 2)[:, : len(edges) + 1].float())
+        columns += [("year", m) for m in bin_meanings(graph, "year", edges)]
+    return torch.cat(parts, dim=1), columns
 
 
 def feature_values(graph: TemporalRecGraph, name: str) -> Tensor:

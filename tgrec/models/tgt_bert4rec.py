@@ -17,7 +17,10 @@ from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import SkipMarkov
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
+from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import COUNTS, TGTBranch, counts_class
+from tgrec.models.tgt_config import check_config
+from tgrec.nn.item_features import ItemFeatures
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
 
@@ -90,8 +93,11 @@ class TGTBERT4Rec(RecModel):
         use_time: Whether the TGT branch reads times.
         use_graph: Whether the TGT branch reads item-item edges (they come from
             :meth:`from_graph`; a model made by hand has none).
+        item_features: Whether genres and years of the items are part of E, where the graph has
+            them (:class:`tgrec.nn.item_features.ItemFeatures`).
         temperature: Logits are cosines divided by a learned temperature that starts here; with 0
             they are inner products.
+        num_features: Columns of these features, filled by :meth:`from_graph`.
         num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
 
@@ -117,41 +123,28 @@ class TGTBERT4Rec(RecModel):
         positions: Positions = "learned",
         use_time: bool = True,
         use_graph: bool = True,
+        item_features: bool = False,
         temperature: float = 0.0,
+        num_features: int = 0,
         num_edges: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(**arguments(locals()))
-        if not 0 <= fusion_alpha <= 1:
-            raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {fusion_alpha})")
-        for name, value in (("temperature", temperature), ("graph_weight", graph_weight)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
-        if choose_gates and learnable_fusion:
-            raise ValueError("'choose_gates' needs learnable_fusion=False (got True)")
-        blocks, width = (
-            b if a is None else a for a, b in ((tgt_blocks, n_blocks), (tgt_d_ff, d_ff))
-        )
-        if blocks < 1 or width < 1:
-            raise ValueError(
-                f"'tgt_blocks' and 'tgt_d_ff' need to be positive or None (got {tgt_blocks} and "
-                f"{tgt_d_ff}); a model without the TGT branch has fusion_alpha=1"
-            )
-        if tgt_gated and tgt_d_ff is not None:
-            raise ValueError(f"'tgt_d_ff' needs tgt_gated=False (got {tgt_d_ff}): gates have none")
+        check_config(self.config)
         self.sampling = Sampling(max_len=max_len)
         self.mask_prob, self.last_prob = mask_prob, last_prob
         self.use_time, self.use_graph = use_time, use_graph
         # Row num_items is the mask token; it exists only for the branch that reads it.
         rows = num_items + (fusion_alpha > 0)
         self.item = nn.Parameter(torch.empty(rows, d_model).normal_(std=0.02))
+        self.features = ItemFeatures(num_items, num_features, d_model) if num_features else None
         self.bert: BERTBranch | None = None
         self.tgt: TGTBranch | None = None
         if fusion_alpha > 0:
             self.bert = BERTBranch(d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
         if fusion_alpha < 1:
             self.tgt = TGTBranch(
-                d_model, n_heads, blocks, None if tgt_gated else width, max_len, dropout,
-                positions, use_time, time_vectors,
+                d_model, n_heads, tgt_blocks or n_blocks, None if tgt_gated else tgt_d_ff or d_ff,
+                max_len, dropout, positions, use_time, time_vectors,
             )  # fmt: skip
         self.sharpness: nn.Parameter | None = None
         if temperature > 0:
@@ -172,7 +165,10 @@ class TGTBERT4Rec(RecModel):
         """Builds the model and counts the transitions of ``graph`` (training events only)."""
         if not graph.has_time:
             kwargs = {**kwargs, "use_time": False}
-        model = cls(graph.num_items, **kwargs)
+        known = item_features_of(graph)[0] if kwargs.get("item_features") else torch.zeros(0, 0)
+        model = cls(graph.num_items, num_features=known.size(1), **kwargs)
+        if model.features is not None:
+            model.features.values.copy_(known)
         if model.tgt is not None and model.use_time:
             model.tgt.set_span(graph)
         if model.use_graph and model.tgt is not None:
@@ -180,9 +176,11 @@ class TGTBERT4Rec(RecModel):
         return model
 
     def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
-        """Of periods; see :meth:`RecModel.row_meanings`."""
+        """Of periods, genres and years; see :meth:`RecModel.row_meanings`."""
         times = None if self.tgt is None else self.tgt.times
-        return {} if times is None else {"tgt.times.period": times.periods()}
+        periods = {} if times is None else {"tgt.times.period": times.periods()}
+        known = {} if self.features is None else {"features.weight": item_features_of(graph)[1]}
+        return {**periods, **known}
 
     def _set_graph(self, graph: SkipMarkov) -> None:
         self.graph = graph
@@ -228,17 +226,21 @@ class TGTBERT4Rec(RecModel):
 
     # ---- the two branches ---------------------------------------------------------------------
 
+    def table(self) -> Tensor:
+        """``[N (+ 1), D]`` E, and the mask token behind it for the branch that reads it."""
+        return self.item if self.features is None else self.features(self.item)
+
     def bert_hidden(
         self, item: Tensor, mask: Tensor, rows: Tensor | None = None, last: bool = False
     ) -> Tensor:
         """:class:`BERTBranch` for items with mask tokens among them."""
         assert self.bert is not None
-        return self._sharpen(self.bert(F.embedding(item, self.item), mask, rows, last))
+        return self._sharpen(self.bert(F.embedding(item, self.table()), mask, rows, last))
 
     def tgt_hidden(self, history: History, query_time: Tensor | None, last: bool = False) -> Tensor:
         """:meth:`TGTBranch.read` for the user's edges."""
         assert self.tgt is not None
-        vectors = F.embedding(history.item, self.item)
+        vectors = F.embedding(history.item, self.table())
         return self._sharpen(self.tgt.read(vectors, history, query_time, last))
 
     @property
@@ -279,7 +281,7 @@ class TGTBERT4Rec(RecModel):
 
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that both branches read from, or its directions."""
-        table = self.item[: self.num_items]
+        table = self.table()[: self.num_items]
         return table if self.sharpness is None else F.normalize(table.float(), dim=1)
 
     def score(self, batch: RecBatch) -> Tensor:

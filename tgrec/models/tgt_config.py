@@ -1,0 +1,27 @@
+"""What the settings of TGT-BERT4Rec may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Raises ValueError for settings that are out of range, or do not go together."""
+    alpha, blocks, width = (config[k] for k in ("fusion_alpha", "tgt_blocks", "tgt_d_ff"))
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {alpha})")
+    for name in ("temperature", "graph_weight"):
+        value = config[name]
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
+    if config["choose_gates"] and config["learnable_fusion"]:
+        raise ValueError("'choose_gates' needs learnable_fusion=False (got True)")
+    if any(value is not None and value < 1 for value in (blocks, width)):
+        raise ValueError(
+            f"'tgt_blocks' and 'tgt_d_ff' need to be positive or None (got {blocks} and {width}); "
+            f"a model without the TGT branch has fusion_alpha=1"
+        )
+    if config["tgt_gated"] and width is not None:
+        raise ValueError(f"'tgt_d_ff' needs tgt_gated=False (got {width}): gates have none")
