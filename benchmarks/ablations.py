@@ -55,6 +55,7 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         "no graph": Variant({"use_graph": False}),
         "no time": Variant({"use_time": False}),
         "no vectors of times": Variant({"time_vectors": False}),
+        "no genres and years": Variant({"item_features": False}),
         "feed-forward blocks": Variant({"tgt_gated": False, "tgt_d_ff": 64}),
         "BERT only": Variant({"fusion_alpha": 1.0}),
         "TGT only": Variant({"fusion_alpha": 0.0}),
