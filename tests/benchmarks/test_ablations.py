@@ -24,7 +24,7 @@ TRAIN = {"epochs": 2, "eval_every": 1, "batch_size": 16}
 MODEL = {"d_model": 8, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 10}
 GATES = {
     "fusion_alpha": 0.1, "learnable_fusion": False, "graph_weight": 1.1, "choose_gates": True,
-    "tgt_gated": True, "time_vectors": True,
+    "tgt_gated": True, "time_vectors": True, "item_features": True,
 }  # fmt: skip
 
 
@@ -83,10 +83,10 @@ def test_one_command_makes_all_runs_and_one_table(
     file = tmp_path / "records" / "a.jsonl"
     code, printed = ablate("--record", str(file), "--epochs", "1")
     assert code == 0, printed
-    names = ["full", "no graph", "no time", "no vectors of times", "feed-forward blocks",
-             "BERT only", "TGT only", "learned alpha"]  # fmt: skip
-    assert f"8 runs of tgt_bert4rec: {', '.join(names)}" in printed
-    assert printed.index("8 runs") < printed.index("run folder")
+    names = ["full", "no graph", "no time", "no vectors of times", "no genres and years",
+             "feed-forward blocks", "BERT only", "TGT only", "learned alpha"]  # fmt: skip
+    assert f"9 runs of tgt_bert4rec: {', '.join(names)}" in printed
+    assert printed.index("9 runs") < printed.index("run folder")
     assert started == [f"tgt_bert4rec-{name.replace(' ', '_')}" for name in names]
     title = "paired bootstrap over users against the full model"
     assert printed.count(title) == 3
@@ -101,7 +101,8 @@ def test_one_command_makes_all_runs_and_one_table(
         for other in others
     ]
     assert changed == [
-        {"use_graph"}, {"use_time"}, {"time_vectors"}, {"tgt_gated", "tgt_d_ff"},
+        {"use_graph"}, {"use_time"}, {"time_vectors"}, {"item_features", "num_features"},
+        {"tgt_gated", "tgt_d_ff"},
         {"fusion_alpha"}, {"fusion_alpha"},
         {"learnable_fusion", "fusion_alpha", "graph_weight", "choose_gates"},
     ]  # fmt: skip
@@ -125,7 +126,7 @@ def test_one_command_makes_all_runs_and_one_table(
 def test_a_variant_that_is_the_full_model_is_left_out(
     ablate: Call, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on T1, whose golden setting has neither gates nor vectors of times."""
+    """As with a golden setting that has neither gates nor vectors of times."""
     golden = importlib.import_module("golden")
     plain = MODEL | GATES | {"tgt_gated": False, "tgt_d_ff": 64, "time_vectors": False}
     monkeypatch.setitem(golden.GOLDEN, "tgt_bert4rec", golden.Golden(plain, TRAIN))
@@ -139,7 +140,7 @@ def test_a_variant_that_is_the_full_model_is_left_out(
         "left out, since the full model on track T1 is like that: no vectors of times, feed-forward"
     )
     assert said in printed
-    assert len(started) == 6
+    assert len(started) == 7
 
 
 def test_finished_variants_are_read_back_and_not_run_again(
