@@ -73,6 +73,17 @@ def taught_batch(split: Split, student: RecModel, teacher: Teacher) -> RecBatch:
     return loader.batch(seeds.select(torch.arange(6)), key=0)
 
 
+def assert_parts_add_up(
+    model: RecModel, batch: RecBatch, teacher: Teacher, settings: TrainSettings
+) -> None:
+    parts = parts_of(batch, replace(settings, events_at_once=16), Workers())
+    assert len(parts) == 3
+    whole = loss_terms(model, batch, teacher)
+    added = [sum(x) for x in zip(*(loss_terms(model, p, teacher) for p in parts), strict=True)]
+    assert torch.allclose(whole[0], added[0])
+    assert torch.allclose(whole[1], added[1])
+
+
 # ---- the loss -----------------------------------------------------------------------------------
 
 
@@ -189,12 +200,7 @@ def test_soft_labels_stay_with_their_rows(split: Split, settings: TrainSettings)
     model = small("sasrec", split).eval()
     teacher = Teacher(small("gru4rec", split, seed=7).eval(), at="all")
     batch = taught_batch(split, model, teacher)
-    parts = parts_of(batch, replace(settings, events_at_once=16), Workers())
-    assert len(parts) == 3
-    whole = loss_terms(model, batch, teacher)
-    added = [sum(x) for x in zip(*(loss_terms(model, p, teacher) for p in parts), strict=True)]
-    assert torch.allclose(whole[0], added[0])
-    assert torch.allclose(whole[1], added[1])
+    assert_parts_add_up(model, batch, teacher, settings)
     assert batch.soft is not None
     moved = batch.to("meta").soft
     assert moved is not None
@@ -311,12 +317,7 @@ def test_parts_of_a_batch_add_up_to_it(split: Split, settings: TrainSettings, ma
     batch = taught_batch(split, model, teacher)
     assert batch.history is not None
     assert len(set(batch.history.mask.sum(1).tolist())) > 1  # rows of several lengths
-    parts = parts_of(batch, replace(settings, events_at_once=16), Workers())
-    assert len(parts) == 3
-    whole = loss_terms(model, batch, teacher)
-    added = [sum(x) for x in zip(*(loss_terms(model, p, teacher) for p in parts), strict=True)]
-    assert torch.allclose(whole[0], added[0])
-    assert torch.allclose(whole[1], added[1])
+    assert_parts_add_up(model, batch, teacher, settings)
 
 
 # ---- what does not fit --------------------------------------------------------------------------
