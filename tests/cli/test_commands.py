@@ -241,6 +241,17 @@ def test_a_teacher_is_learned_from_and_not_saved(
     taught, alone = (history_of(tmp_path / f) for f in "ab")
     assert len(taught[0]["losses"]) == 2  # that of the labels, and the teacher's
     assert "losses" not in alone[0]
+    how = [
+        "--teacher",
+        saved,
+        "--distill-at",
+        "all",
+        "--max_len",
+        Recommender.load(saved).model.config["max_len"],
+    ]
+    status, _, err = tgrec(*words, tmp_path / "all", *how)
+    assert status == 0, err
+    assert "losses" not in history_of(tmp_path / "all")[0]  # soft labels are no part of their own
     rec = Recommender.load(tmp_path / "a")
     assert rec.name == "gru4rec"
     names = [set(load_file(tmp_path / f / "model" / "model.safetensors")) for f in "ab"]

@@ -82,9 +82,49 @@ def test_it_is_the_model_whose_vectors_are_the_sums(temperature: float, alpha: f
 
 
 def test_a_graph_that_knows_nothing_gives_the_model_without() -> None:
-    model, plain = built(with_features()), built(with_features(), item_features=False)
+    with pytest.warns(UserWarning, match=r"'item_features': the graph has neither .* leave"):
+        model = built(with_features())
+    plain = built(with_features(), item_features=False)
     assert model.features is None
     assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("genre", "year", "said"),
+    [
+        (torch.ones(1, 3), None, r"graph\['item'\].genre needs a row for each of the 4 items .*1"),
+        (torch.ones(5, 3), None, r"genre needs .*\(got 5\)"),
+        (None, torch.tensor([1990, 1991]), r"graph\['item'\].year needs .*\(got 2\)"),
+    ],
+)
+def test_features_of_other_items_are_refused(genre: Any, year: Any, said: str) -> None:
+    graph = with_features()
+    if genre is not None:
+        graph["item"].genre = genre
+    if year is not None:
+        graph["item"].year = year
+    with pytest.raises(ValueError, match=said):
+        built(graph)
+
+
+def test_genres_may_be_sparse() -> None:
+    sparse = with_features()
+    sparse["item"].genre = GRAPH["item"].genre.to_sparse()
+    dense = with_features(GRAPH["item"].genre.int().tolist())
+    assert torch.equal(item_features(sparse)[0], item_features(dense)[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_features": -1}, r"'num_features' needs .*\(got -1\)"),
+        ({"num_features": 2.5}, r"\(got 2.5\)"),
+        ({"item_features": "False"}, r"'item_features' needs .*\(got 'False'\)"),
+    ],
+)
+def test_bad_settings(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TGTBERT4Rec(4, **given)
 
 
 @pytest.mark.parametrize("learned_only", [True, False])

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from tgrec.data import TemporalRecGraph
+from tgrec.data import RecBatch, TemporalRecGraph
+from tgrec.models import HSTU
 from tgrec.recommend import Recommender
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 32, "show": False}
@@ -47,3 +49,39 @@ def test_a_teacher_that_may_have_seen_the_answers_is_refused(
         student.fit(graph, distill_temperature=3.0, **QUICK)
     with pytest.raises(ValueError, match=r"'weight' of a teacher .*\(got 2\)"):
         student.fit(graph, teacher=teacher, distill_weight=2, **QUICK)
+
+
+def test_a_teacher_of_another_track_at_every_position(graph: TemporalRecGraph) -> None:
+    teacher = Recommender("hstu", **{k: v for k, v in SMALL.items() if k != "d_ff"})
+    teacher.fit(graph, track="T2", **QUICK)
+    learned, losses = [], []
+    for how in ({}, {"distill_at": "end"}, {"distill_at": "all"}, None):
+        rec = Recommender("sasrec", **SMALL)
+        rec.fit(graph, **({} if how is None else {"teacher": teacher, **how}), **QUICK)
+        assert rec.result is not None
+        learned.append(rec.recommend([1, 2], 5))
+        losses.append(rec.result.history[0].get("losses"))
+    assert learned[0].equals(learned[1])  # the end is the default
+    assert not learned[2].equals(learned[1])
+    assert not learned[2].equals(learned[3])
+    assert [losses[1] is None, losses[2], losses[3]] == [False, None, None]  # no part of its own
+    with pytest.raises(ValueError, match="'distill_at' is of no use without 'teacher'"):
+        Recommender("sasrec", **SMALL).fit(graph, distill_at="all", **QUICK)
+
+
+def test_the_track_of_the_teacher_counts(
+    graph: TemporalRecGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Recommender("hstu", **{k: v for k, v in SMALL.items() if k != "d_ff"})
+    teacher.fit(graph, track="T2", **QUICK)
+    asked = []
+    states = HSTU.next_states
+
+    def watched(self: HSTU, batch: RecBatch) -> Tensor:
+        asked.append(batch.query_time is not None)
+        return states(self, batch)
+
+    monkeypatch.setattr(HSTU, "next_states", watched)
+    Recommender("sasrec", **SMALL).fit(graph, teacher=teacher, distill_at="all", **QUICK)
+    assert asked
+    assert all(asked)

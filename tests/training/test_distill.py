@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, Split, leave_one_out
 from tgrec.loader import SeedLoader, training_seeds
-from tgrec.models import MODELS, Ensemble, RecModel
+from tgrec.models import MODELS, Ensemble, RecModel, SASRec
 from tgrec.models.io import parameters_copy
 from tgrec.sampler import EventIndex
 from tgrec.testing import cycle_graph
@@ -215,7 +215,7 @@ def test_an_ensemble_teaches_the_mean_of_its_logits(split: Split) -> None:
     assert both.has_next_states
     batch = SeedLoader(EventIndex(split.train), both.sampling).batch(split.val)
     wanted = [m.next_states(batch) @ m.encode_item().t() for m in members]
-    told = both.next_states(batch) @ both.encode_item().t()
+    told = both.next_states(batch) @ both.next_table().t()
     torch.testing.assert_close(told, torch.stack(wanted).mean(0))
     end = both.score(batch)
     torch.testing.assert_close(told[:, -1].log_softmax(1), end.log_softmax(1))
@@ -236,6 +236,28 @@ def test_taught_at_every_position_a_student_learns_what_no_label_says(split: Spl
     with torch.no_grad():
         same = student.eval().score(asked).argmax(1) == reversed_walk.eval().score(asked).argmax(1)
     assert float(same.float().mean()) > 0.9
+
+
+class LossOfItsOwn(SASRec):
+    """Has states of next items, but another loss, which would not read what a teacher says."""
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        assert batch.item is not None
+        lost = F.cross_entropy(self.score(batch), batch.item, reduction="sum")
+        return lost.view(1), torch.tensor([float(batch.item.numel())])
+
+
+class StatesOfItsOwn(SASRec):
+    def next_states(self, batch: RecBatch) -> Tensor:
+        return 2 * super().next_states(batch)
+
+
+def test_a_loss_of_its_own_is_not_taught_at_every_position(split: Split) -> None:
+    settings = {"max_len": 8, "d_model": 8}
+    assert StatesOfItsOwn.from_graph(split.train, **settings).has_next_states
+    student = LossOfItsOwn.from_graph(split.train, **settings)
+    with pytest.raises(ValueError, match="LossOfItsOwn does not; use at='end'"):
+        Teacher(small("sasrec", split), at="all").ready_for(student, torch.device("cpu"))
 
 
 def test_who_cannot_be_taught_at_every_position(split: Split) -> None:

@@ -13,11 +13,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import tyro
 
 from tgrec.models import MODELS, RecModel
+from tgrec.models.io import FOUND_OUT
 from tgrec.training import TrainSettings
 
-# Arguments that `from_graph` fills from the data, or that no single flag can say.
-FILLED = frozenset({"num_items", "num_users", "num_edges", "num_features", "num_user_features",
-                    "num_genres", "relations", "bins"})  # fmt: skip
 # Our name -> the names that the seed projects and others use; good for every model that has it.
 ALIASES = {
     "d_model": ("hidden-size", "hidden-dim"),
@@ -80,7 +78,7 @@ def model_flags(name: str, cls: type[RecModel]) -> list[Flag]:
         helps |= _argument_docs(base.__dict__.get("__doc__") or "")
     flags = []
     for argument, parameter in list(inspect.signature(cls).parameters.items()):
-        if argument in FILLED or argument == "task_weights":
+        if argument in FOUND_OUT or argument == "task_weights":
             continue
         default = SEED_SETTINGS.get(name, {}).get(argument, parameter.default)
         told = _in_words(default)

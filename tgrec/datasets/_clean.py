@@ -191,12 +191,12 @@ def _joined(side: pd.DataFrame | None, ids: pd.Series, role: str) -> pd.DataFram
             f"events, such as {wanted[:2].tolist()}; give the table that belongs to them, or write "
             f"both ids alike"
         )
-    if 2 * len(absent) > len(wanted):  # ids shifted by one, or of another release, still meet some
+    if 2 * len(absent) > len(wanted):  # ids of another release may still meet some
         warnings.warn(
             f"'{argument}': column {column!r} has only {len(wanted) - len(absent)} of the "
             f"{len(wanted)} ids of the events; nothing is known of the others, such as "
             f"{absent[:2].tolist()}. Is it the table that belongs to them?",
-            UserWarning, stacklevel=4,
+            UserWarning, stacklevel=5,
         )  # fmt: skip
     side, rows = side.assign(**{column: own}), pd.DataFrame({column: absent})
     for name in side.columns.drop(column):

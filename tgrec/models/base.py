@@ -73,17 +73,26 @@ class RecModel(nn.Module):
 
     @property
     def has_next_states(self) -> bool:
-        """Whether the model has :meth:`next_states`, and learns from them."""
-        return type(self).next_states is not RecModel.next_states
+        """Whether the model has :meth:`next_states`, and its loss is of them.
+
+        A class that only inherits them, and has a loss of its own, has not.
+        """
+        makes = next(c for c in type(self).__mro__ if "next_states" in vars(c))
+        loses = next(c for c in type(self).__mro__ if "loss_terms" in vars(c))
+        return makes is not RecModel and issubclass(makes, loses)
 
     def next_states(self, batch: RecBatch) -> Tensor:
         """``[B, L, D]`` what is looked for after each event of the history.
 
         For models that predict the next item at every position: logits are the products with
-        :meth:`encode_item`, and the loss is :func:`tgrec.models.sasrec.next_item_loss`, so that
+        :meth:`next_table`, and the loss is :func:`tgrec.models.sasrec.next_item_loss`, so that
         such a model can be taught at every position, and teach there.
         """
         raise NotImplementedError(f"{type(self).__name__} predicts at the end of a history only")
+
+    def next_table(self) -> Tensor:
+        """``[N, D]`` the items for :meth:`next_states`."""
+        return self.encode_item()
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """The parts of the loss, each as a sum and the number of terms in it.

@@ -59,13 +59,13 @@ class Ensemble(RecModel):
         return all(cast(RecModel, m).has_next_states for m in self.members)
 
     def next_states(self, batch: RecBatch) -> Tensor:
-        """``[B, L, sum of D]``, whose products with :meth:`encode_item` are mean logits."""
+        """``[B, L, sum of D]``, whose products with :meth:`next_table` are mean logits."""
         states = [cast(RecModel, m).next_states(batch) for m in self.members]
         return torch.cat(states, dim=2) / len(self.members)
 
-    def encode_item(self) -> Tensor:
-        """``[N, sum of D]``, for :meth:`next_states`."""
-        return torch.cat([cast(RecModel, m).encode_item() for m in self.members], dim=1)
+    def next_table(self) -> Tensor:
+        """``[N, sum of D]`` the items for :meth:`next_states`."""
+        return torch.cat([cast(RecModel, m).next_table() for m in self.members], dim=1)
 
     def _mean(self, answer: Callable[[RecModel], Tensor]) -> Tensor:
         likely = [answer(cast(RecModel, m)).float().log_softmax(1) for m in self.members]

@@ -23,6 +23,11 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CHECKSUM, SHA256 = "checksum", "sha256:"
 
 
+# Settings that `from_graph` finds out from the data.
+FOUND_OUT = frozenset({"num_items", "num_users", "num_edges", "num_genres", "bins", "num_domains",
+                       "relations", "num_features", "num_user_features"})  # fmt: skip
+
+
 def save_model(
     model: RecModel, folder: str | os.PathLike[str], *, learned_only: bool = False, **about: Any
 ) -> None:
@@ -187,9 +192,7 @@ def _make(cls: type[RecModel], config: dict[str, Any], train: TemporalRecGraph |
     """The model of a configuration, without weights; counts are made where there are events."""
     if train is None:
         return cls(**config)
-    found_out = {"num_items", "num_users", "num_edges", "num_genres", "bins", "num_domains",
-                 "relations", "num_features", "num_user_features"}  # by from_graph  # fmt: skip
-    return cls.from_graph(train, **{k: v for k, v in config.items() if k not in found_out})
+    return cls.from_graph(train, **{k: v for k, v in config.items() if k not in FOUND_OUT})
 
 
 def parameters_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 
 import torch
@@ -69,7 +70,8 @@ def genres(graph: TemporalRecGraph) -> Tensor:
     value = graph["item"].get("genre")
     if not isinstance(value, Tensor) or value.dim() != 2:
         return torch.zeros(graph.num_items, 0)
-    hot = (value > 0).float().cpu()
+    _check_length("item", "genre", value, graph.num_items)
+    hot = (value.to_dense() > 0).float().cpu()
     return hot / hot.sum(1, keepdim=True).clamp(min=1)
 
 
@@ -92,6 +94,23 @@ def item_features(graph: TemporalRecGraph) -> tuple[Tensor, list[Hashable]]:
     return torch.cat(parts, dim=1), columns
 
 
+def asked_features(graph: TemporalRecGraph) -> Tensor:
+    """The values of :func:`item_features` for a model that was asked to read them.
+
+    A warning says so if there are none.
+    """
+    values = item_features(graph)[0]
+    if values.size(1) == 0:
+        warnings.warn(
+            "'item_features': the graph has neither graph['item'].genre [N, G] nor a known "
+            "graph['item'].year [N], so there are none to read; give genres or years of the items "
+            "(items= in fit), or leave item_features out",
+            UserWarning,
+            stacklevel=3,
+        )
+    return values
+
+
 def feature_values(graph: TemporalRecGraph, name: str) -> Tensor:
     """The values of ``year``, of a user feature, or of ``rating``; none if the graph lacks it."""
     if name == "rating":
@@ -99,8 +118,19 @@ def feature_values(graph: TemporalRecGraph, name: str) -> Tensor:
         parts = [s.rating.float().cpu() for s in stores if "rating" in s]
         return torch.cat(parts) if parts else torch.zeros(0)
     value = graph["item" if name == "year" else "user"].get(name)
-    fits = isinstance(value, Tensor) and value.dim() == 1
-    return value.float().cpu() if fits else torch.zeros(0)
+    if not isinstance(value, Tensor) or value.dim() != 1:
+        return torch.zeros(0)
+    _check_length(*(("item", name, value, graph.num_items) if name == "year" else
+                    ("user", name, value, graph.num_users)))  # fmt: skip
+    return value.float().cpu()
+
+
+def _check_length(kind: str, name: str, value: Tensor, size: int) -> None:
+    if value.size(0) != size:
+        raise ValueError(
+            f"graph[{kind!r}].{name} needs a row for each of the {size} {kind}s (got "
+            f"{value.size(0)})"
+        )
 
 
 def is_known(name: str, values: Tensor) -> Tensor:

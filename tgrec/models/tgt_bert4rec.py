@@ -17,6 +17,7 @@ from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
 from tgrec.models.markov import SkipMarkov
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
+from tgrec.models.side_information import asked_features
 from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import COUNTS, TGTBranch, counts_class
 from tgrec.models.tgt_config import check_config
@@ -165,7 +166,7 @@ class TGTBERT4Rec(RecModel):
         """Builds the model and counts the transitions of ``graph`` (training events only)."""
         if not graph.has_time:
             kwargs = {**kwargs, "use_time": False}
-        known = item_features_of(graph)[0] if kwargs.get("item_features") else torch.zeros(0, 0)
+        known = asked_features(graph) if kwargs.get("item_features") else torch.zeros(0, 0)
         model = cls(graph.num_items, num_features=known.size(1), **kwargs)
         if model.features is not None:
             model.features.values.copy_(known)

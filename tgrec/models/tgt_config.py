@@ -16,6 +16,13 @@ def check_config(config: Mapping[str, Any]) -> None:
         value = config[name]
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"'{name}' needs to be a number of at least 0 (got {value})")
+    columns = config["num_features"]
+    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 0:
+        raise ValueError(f"'num_features' needs to be an integer of at least 0 (got {columns!r})")
+    if not isinstance(config["item_features"], bool):
+        raise ValueError(
+            f"'item_features' needs to be True or False (got {config['item_features']!r})"
+        )
     if config["choose_gates"] and config["learnable_fusion"]:
         raise ValueError("'choose_gates' needs learnable_fusion=False (got True)")
     if any(value is not None and value < 1 for value in (blocks, width)):

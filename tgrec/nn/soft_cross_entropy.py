@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -62,10 +64,11 @@ def soft_linear_cross_entropy(
     """
     dtype = autocast_dtype(hidden) if dtype is None else dtype
     check_rows(hidden, weight, target, None, None, chunk, dtype)
-    if soft_hidden.shape[:1] != target.shape or soft_weight.shape[:1] != weight.shape[:1]:
+    fits = soft_hidden.shape[:1] == target.shape and soft_weight.shape[:1] == weight.shape[:1]
+    if not fits or soft_hidden.shape[1:] != soft_weight.shape[1:] or soft_hidden.dim() != 2:
         raise ValueError(
-            f"soft_hidden must be [{target.numel()}, D'] and soft_weight [{weight.size(0)}, D'], "
-            f"got {list(soft_hidden.shape)} and {list(soft_weight.shape)}"
+            f"soft_hidden must be [{target.numel()}, D'] and soft_weight [{weight.size(0)}, D'] "
+            f"with the same D', got {list(soft_hidden.shape)} and {list(soft_weight.shape)}"
         )
     if not 0 <= share <= 1:
         raise ValueError(f"share must be in [0, 1], got {share}")
@@ -73,7 +76,8 @@ def soft_linear_cross_entropy(
     if chunk is None:
         chunk, pad = default_chunk(hidden, weight, dtype)
     given = (hidden, weight, target, soft_hidden.detach(), soft_weight.detach())
-    return cast(Tensor, _Soft.apply(*given, share, chunk, pad, dtype))  # type: ignore[no-untyped-call]
+    further = (share, chunk, pad, dtype, torch.is_grad_enabled())
+    return cast(Tensor, _Soft.apply(*given, *further))  # type: ignore[no-untyped-call]
 
 
 class _Soft(torch.autograd.Function):
@@ -89,17 +93,21 @@ class _Soft(torch.autograd.Function):
         chunk: int,
         pad: int,
         dtype: torch.dtype,
+        grad_enabled: bool,
     ) -> Tensor:
+        wanted = grad_enabled and any(ctx.needs_input_grad)
         with torch.autocast(hidden.device.type, enabled=False):
             exact = torch.float64 if dtype == torch.float64 else torch.float32
             # log2(e) goes into the rows: exp2 is faster than exp.
-            rows, soft = (F.pad(x.to(exact) * LOG2E, (0, 0, 0, pad)) for x in (hidden, soft_hidden))
-            tables = (weight.to(exact), soft_weight.to(exact))
-            loss, d_hidden, d_weight = _chunked(
-                rows, soft, tables, F.pad(target, (0, pad)), hidden.size(0), share, chunk, dtype
+            own, soft = (
+                _Head.of(F.pad(rows.to(exact) * LOG2E, (0, 0, 0, pad)), table.to(exact), dtype)
+                for rows, table in ((hidden, weight), (soft_hidden, soft_weight))
             )
-        ctx.save_for_backward(d_hidden, d_weight)
-        ctx.dtypes = hidden.dtype, weight.dtype
+            goal = F.pad(target, (0, pad))
+            loss, *grads = _chunked(own, soft, goal, hidden.size(0), share, chunk, wanted)
+        if wanted:
+            ctx.save_for_backward(*grads)
+            ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
@@ -107,57 +115,90 @@ class _Soft(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         of_hidden, of_weight = ctx.dtypes
-        return (
-            (d_hidden * grad).to(of_hidden),
-            (d_weight * grad).to(of_weight),
-            *(None,) * 7,
-        )
+        return ((d_hidden * grad).to(of_hidden), (d_weight * grad).to(of_weight), *(None,) * 8)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A linear head, its rows in units of log2, in full precision and in that of products.
+
+    Behind the rows may stand some of zeros, which add nothing to a gradient.
+    """
+
+    rows: Tensor
+    table: Tensor
+    rows_b: Tensor
+    table_b: Tensor
+    shift: bool
+
+    @classmethod
+    def of(cls, rows: Tensor, table: Tensor, dtype: torch.dtype) -> _Head:
+        # Reading the bound would stall a CUDA stream, where two more passes are cheap.
+        bound = largest_norm(rows) * largest_norm(table)
+        shift = rows.is_cuda or not bool(bound <= SAFE_EXPONENT)
+        return cls(rows, table, rows.to(dtype), table.to(dtype), shift)
+
+    def part(self, part: slice, goal: Tensor) -> _Part:
+        """The answers of some rows, of which ``goal`` ``[r]`` are the targets.
+
+        The target leaves the sum and comes back in full precision, so that what is left of 1 where
+        the head is sure of it has no cancellation.
+        """
+        at_goal = (self.rows[part] * self.table[goal]).sum(1, keepdim=True)
+        energy = torch.mm(self.rows_b[part], self.table_b.t())
+        index = torch.arange(goal.numel(), device=goal.device), goal
+        energy.index_put_(index, energy.new_full((), -math.inf))
+        top = energy.new_zeros(1, 1)
+        if self.shift:
+            top = torch.maximum(energy.amax(1, keepdim=True), at_goal.to(energy.dtype))
+            energy.sub_(top)
+        rest = energy.exp2_().sum(1, keepdim=True, dtype=at_goal.dtype)
+        offset = top.to(at_goal.dtype)
+        total = rest + torch.exp2(at_goal - offset)
+        return _Part(energy, at_goal, rest / total, total, total.log2() + offset)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Answers of r rows.
+
+    Args:
+        others: ``[r, N]`` unnormalised, 0 at the targets.
+        at_goal: ``[r, 1]`` logits of the targets.
+        miss: ``[r, 1]`` probability of everything but the target.
+        total: ``[r, 1]`` sum of the unnormalised answers, the target's included.
+        log_total: ``[r, 1]`` the normaliser of the logits.
+    """
+
+    others: Tensor
+    at_goal: Tensor
+    miss: Tensor
+    total: Tensor
+    log_total: Tensor
 
 
 def _chunked(
-    rows: Tensor,
-    soft: Tensor,
-    tables: tuple[Tensor, Tensor],
-    target: Tensor,
-    count: int,
-    share: float,
-    chunk: int,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of the first ``count`` rows, gradients of these and of the table.
-
-    Rows are in units of log2; behind them are rows of zeros, which add nothing to a gradient.
-    """
-    table, soft_table = tables
-    own_b, soft_b = table.to(dtype), soft_table.to(dtype)
-    # Reading the bound would stall a CUDA stream, where two more passes are cheap.
-    shift = [
-        x.is_cuda or not bool(largest_norm(x) * largest_norm(t) <= SAFE_EXPONENT)
-        for x, t in ((rows, table), (soft, soft_table))
-    ]
-    loss, d_hidden, d_weight = rows.new_zeros(()), torch.empty_like(rows), torch.zeros_like(table)
-    for start in range(0, rows.size(0), chunk):
-        part = slice(start, start + chunk)
-        own, own_sum, offset = _exponentials(rows[part].to(dtype), own_b, shift[0])
-        told, told_sum, _ = _exponentials(soft[part].to(dtype), soft_b, shift[1])
-        # The mean item that is wanted: the loss needs no more of q than this.
-        wanted = (1 - share) * table[target[part]] + share * torch.mm(told, own_b) / told_sum
-        lost = own_sum.log2().add(offset).view(-1) - (rows[part] * wanted).sum(1)
+    own: _Head, soft: _Head, goal: Tensor, count: int, share: float, chunk: int, wanted: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Loss of the first ``count`` rows; gradients of these and of the table, if ``wanted``."""
+    loss = own.rows.new_zeros(())
+    d_hidden = torch.empty_like(own.rows) if wanted else None
+    d_weight = torch.zeros_like(own.table) if wanted else None
+    for start in range(0, own.rows.size(0), chunk):
+        part = slice(start, min(start + chunk, own.rows.size(0)))
+        said, told = own.part(part, goal[part]), soft.part(part, goal[part])
+        # What the teacher expects of the others: the loss needs no more of its answers.
+        mean = torch.mm(told.others, own.table_b) / told.total
+        logits = (own.rows[part] * mean).sum(1, keepdim=True)
+        lost = said.log_total - (1 - share * told.miss) * said.at_goal - share * logits
         loss += lost[: max(0, count - start)].sum() * LN2
-        d_hidden[part] = torch.mm(own, own_b) / own_sum - wanted
-        scaled = rows[part] * LN2
-        for factor, exponentials in ((scaled / own_sum, own), (scaled * (-share / told_sum), told)):
-            d_weight += torch.mm(exponentials.t(), factor.to(dtype))
-    d_weight.index_add_(0, target, rows, alpha=-(1 - share) * LN2)
-    return loss, d_hidden[:count], d_weight
-
-
-def _exponentials(rows: Tensor, table: Tensor, shift: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """``2^z`` of the logits z ``[r, N]``, their sums ``[r, 1]``, and what was taken off z."""
-    energy = torch.mm(rows, table.t())
-    exact = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    top = energy.amax(1, keepdim=True) if shift else energy.new_zeros(1, 1)
-    if shift:
-        energy.sub_(top)
-    energy.exp2_()
-    return energy, energy.sum(1, keepdim=True, dtype=exact), top.to(exact)
+        if d_hidden is None or d_weight is None:
+            continue
+        # softmax(own) - q: small where the two agree, so one matrix before it is multiplied.
+        apart = said.others.mul_(said.total.reciprocal().to(said.others.dtype))
+        apart -= told.others.mul_((share / told.total).to(apart.dtype))
+        index = torch.arange(goal[part].numel(), device=goal.device), goal[part]
+        apart.index_put_(index, (share * told.miss - said.miss).view(-1).to(apart.dtype))
+        d_hidden[part] = torch.mm(apart, own.table_b)
+        d_weight += torch.mm(apart.t(), (own.rows[part] * LN2).to(apart.dtype))
+    return loss, None if d_hidden is None else d_hidden[:count], d_weight

@@ -16,6 +16,7 @@ from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, lea
 from tgrec.data.recognise import index_as_columns, recognise_columns
 from tgrec.datasets import checksum, clean_items, clean_users, features_only, graph_of_tables
 from tgrec.models import MODELS, RecModel
+from tgrec.models.io import FOUND_OUT
 from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names
 from tgrec.recommend.served import Served
@@ -55,6 +56,8 @@ def check_model_settings(cls: type[RecModel], settings: Mapping[str, Any]) -> No
             training = {f.name for f in fields(TrainSettings)}
             where = "; it is an option of fit()" if name in training else meant(name, known)
             raise ValueError(f"{name!r} is no setting of {cls.__name__}: {known}{where}")
+        if name in FOUND_OUT and cls in MODELS.values():
+            raise ValueError(f"{name!r} is found out from the data by fit(); leave it out")
 
 
 def graph_of(

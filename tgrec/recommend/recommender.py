@@ -139,8 +139,9 @@ class Recommender:
             teacher: Another recommender to learn from, or its folder, fitted on the same data
                 with the same split (see :class:`tgrec.training.Teacher`); its track may be another
                 one. It is not saved.
-            distill_weight: Its share in the loss, 0.5 if left out.
-            distill_temperature: What its scores are divided by, 2 if left out.
+            distill_weight: Its share in the loss, 0.5 if left out; with ``distill_at="all"`` in the
+                part of the loss that is of next items.
+            distill_temperature: What its scores are divided by, 2 if left out; at ``all`` it is 1.
             distill_at: ``end`` of each training row if left out, or ``all`` its positions.
             folder: Where the history of training and a checkpoint go after every epoch.
             resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped; all

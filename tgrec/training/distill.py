@@ -10,7 +10,9 @@ the same.
 
 Models that predict the next item at every position (:meth:`RecModel.next_states`) can be taught at
 all of them. The share w of the teacher then replaces as much of the labels in the loss of the
-next items, at T = 1:
+next items, at T = 1, and other parts of the loss stay as they are (in ``tgt_bert4rec`` masked items
+and fused scores); a teacher answers by these states alone, without what it adds to them at the end
+of a history:
 
 .. math:: -\sum_n \big[(1 - w)\, 1_{n = y} + w\, \mathrm{softmax}(t)_n\big]
     \log \mathrm{softmax}(s)_n
@@ -189,7 +191,7 @@ class TaughtLoader(SeedLoader):
     def _soft(self, seeds: Targets, max_len: int | None) -> SoftLabels:
         model = self.teacher.model
         states = model.next_states(self.reader.batch(seeds, max_len))
-        return SoftLabels(states, model.encode_item(), self.teacher.weight)
+        return SoftLabels(states, model.next_table(), self.teacher.weight)
 
     @torch.no_grad()
     def _answers(self, seeds: Targets) -> Tensor:
