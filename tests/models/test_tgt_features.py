@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tgrec.recommend.fitting import graph_of
 from tgrec.recommend.recommender import Recommender
 from tgrec.recommend.starting import start_from
 from tgrec.sampler import EventIndex
-from tgrec.testing import noise_graph
+from tgrec.testing import check_model, noise_graph
 from tgrec.training import TrainSettings, fit
 
 SMALL: dict[str, Any] = {"d_model": 16, "n_blocks": 1, "d_ff": 16, "max_len": 8}
@@ -186,3 +187,21 @@ def test_a_start_finds_genres_and_years_by_their_meaning(tmp_path: Path) -> None
         assert torch.equal(model.features.weight[now], there[then])
     for now in (0, 6):
         assert torch.equal(model.features.weight[now], fresh[now])
+
+
+class WithFeatures(TGTBERT4Rec):
+    """On the graphs of ``check_model``, which know nothing of their items, these have features."""
+
+    @classmethod
+    def from_graph(cls, graph: TemporalRecGraph, **kwargs: Any) -> WithFeatures:
+        dressed, draw = copy.copy(graph), torch.Generator().manual_seed(1)
+        dressed["item"].genre = torch.rand(graph.num_items, 3, generator=draw) < 0.5
+        dressed["item"].year = torch.randint(1990, 1996, (graph.num_items,), generator=draw)
+        model = super().from_graph(dressed, item_features=True, **kwargs)
+        assert model.features is not None
+        assert model.features.values.any()
+        return model
+
+
+def test_with_features_it_passes_what_every_model_has_to() -> None:
+    check_model(WithFeatures)

@@ -271,3 +271,9 @@ def test_domains_of_a_table_are_relations_and_the_target_is_what_is_recommended(
     assert (rec.recommend(3, top_k=4)["item_id"] >= 10).all()
     with pytest.raises(ValueError, match="'relation'.*'shops'"):
         Recommender("markov").fit(table, relation="shops", **QUICK)
+
+
+@pytest.mark.parametrize("name", ["num_features", "num_edges"])
+def test_what_is_found_out_from_the_data_is_not_given(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is found out from the data by fit"):
+        Recommender("tgt_bert4rec", **{name: 3})

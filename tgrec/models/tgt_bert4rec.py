@@ -302,19 +302,20 @@ class TGTBERT4Rec(RecModel):
         """Cross-entropies of the fused scores, of the BERT branch and of the TGT branch."""
         item = batch.item
         assert item is not None
+        items = self.encode_item()
         terms: list[tuple[Tensor, Tensor]] = []
         bert = tgt = None
         if self.bert is not None:
             cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
             hidden = self.bert_hidden(cloze.item, cloze.mask, cloze.hole)
-            total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
+            total = linear_cross_entropy(hidden, items, cloze.target[cloze.hole])
             terms.append((total.view(1), total.new_full((1,), hidden.size(0))))
             bert = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
         if self.tgt is not None:
             states = self.next_states(batch)
-            terms.append(next_item_loss(states, self.encode_item(), batch))
+            terms.append(next_item_loss(states, items, batch))
             tgt = states[:, -1]
-            scores = inner_products(self.fuse(bert, tgt), self.encode_item())
+            scores = inner_products(self.fuse(bert, tgt), items)
             if self.graph is not None:
                 scores = scores + self._graph_logits(self.graph.score_left_out(batch))
             total = F.cross_entropy(scores, item, reduction="sum")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,8 @@ def soft_linear_cross_entropy(
         chunk, pad = default_chunk(hidden, weight, dtype)
     given = (hidden, weight, target, soft_hidden.detach(), soft_weight.detach())
     further = (share, chunk, pad, dtype, torch.is_grad_enabled())
-    return cast(Tensor, _Soft.apply(*given, *further))  # type: ignore[no-untyped-call]
+    apply: Callable[..., Tensor] = _Soft.apply
+    return apply(*given, *further)
 
 
 class _Soft(torch.autograd.Function):
