@@ -26,7 +26,7 @@ BASELINES = ("popularity", "markov", "bert4rec", "sasrec")
 SMALL = {"d_model": 32, "n_blocks": 1, "d_ff": 64, "max_len": 16}  # for simulated domains
 QUICK = {"epochs": 24, "eval_every": 6, "batch_size": 128, "lr": 5e-3, "warmup_steps": 20}
 MODEL_KINDS = {k: v for k, v in kinds_of(TriGRec).items()
-               if k not in ("num_items", "num_domains", "target", "stage", "loaded", "num_users",
+               if k not in ("num_items", "relations", "target", "stage", "loaded", "num_users",
                             "num_edges", "inputs")}  # fmt: skip
 TRAIN_KINDS = {
     k: v for k, v in kinds_of(TrainSettings).items() if k not in ("track", "remove_seen")

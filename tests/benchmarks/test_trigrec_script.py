@@ -241,7 +241,7 @@ def test_ablations_share_stage_1_and_are_read_back(
 ) -> None:
     words = f"ablations {TINY},adversary=0.2 --record {tmp_path / 'r.jsonl'} --only"
     with monkeypatch.context() as patch:
-        stop_at(patch, "joint", 2)
+        stop_at(patch, "joint", 1)
         code, printed = call(f"{words} vectors\\ only no\\ adversary joint")
     assert code == 0, printed
     assert "4 variants of trigrec: full, no adversary, vectors only, joint" in printed

@@ -64,6 +64,27 @@ def test_a_guest_is_read_as_one_more_user_of_the_log(hops: tuple[int, ...], time
         assert found["user"].n_id.numel() > 2 or len(hops) == 1
 
 
+def test_derived_edges_hang_below_the_events_of_a_guest() -> None:
+    edges = TemporalRecGraph()
+    edges["item"].num_nodes = ITEMS
+    pairs = torch.arange(0, ITEMS * ITEMS, 3)
+    edges["item", "next", "item"].edge_index = torch.stack([pairs % ITEMS, pairs // ITEMS])
+    edges["item", "next", "item"].edge_weight = (pairs * 7 % 13).float()
+    hops = {("item", "rev_even", "user"): (3, 0), ("item", "rev_odd", "user"): (3, 0),
+            ("item", "next", "item"): (0, 2)}  # fmt: skip
+    sampling = Sampling(num_neighbors=hops, derived=lambda: edges)
+    assert not sampling.meets_others
+    everybody, mine = events(1)
+    whole = EventIndex(graph_of(pd.concat([everybody, mine]), True))
+    log, own = (EventIndex(graph_of(part, True)) for part in (everybody, mine))
+    reader = GuestReader(own, sampling, log, reader_below(log, sampling), log.end)
+    user = torch.full((2,), USERS)
+    found = reader.read(user, torch.full((2,), own.end))
+    wanted = NeighborhoodReader(whole, sampling).read(user, torch.full((2,), whole.end))
+    same(found, wanted)
+    assert found["item", "next", "item"].edge_index.size(1) > 4
+
+
 def test_nothing_of_the_log_at_or_past_its_cut_is_read() -> None:
     sampling = Sampling(num_neighbors=(-1, -1))
     everybody, mine = events(0)

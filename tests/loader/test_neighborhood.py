@@ -25,6 +25,7 @@ INDEX = EventIndex(GRAPH)
 SEEDS = training_seeds(INDEX, None)
 (FORWARD,) = GRAPH.interaction_types
 BACK = reverse_type(FORWARD)
+NEXT = ("item", "next", "item")
 Node = tuple[int, int, int, list[Any]]
 
 
@@ -135,6 +136,38 @@ def test_the_toy_by_hand() -> None:
     assert graph["user"].degree.tolist() == [4, 0, 2]
     assert graph[forward].edge_index.tolist() == [[1, 2], [1, 2]]
     assert graph["user"].batch_size == 1
+
+
+def test_derived_edges_are_walked_in_the_last_hop(shop: TemporalRecGraph) -> None:
+    """The heaviest of each item, which have no clock; the hop before is what it is without them."""
+    edges = TemporalRecGraph()
+    edges["item"].num_nodes = shop.num_items
+    draw = torch.Generator().manual_seed(0)
+    pairs = torch.randperm(shop.num_items**2, generator=draw)[: 4 * shop.num_items]
+    edges[NEXT].edge_index = torch.stack([pairs % shop.num_items, pairs // shop.num_items])
+    edges[NEXT].edge_weight = torch.rand(pairs.numel(), generator=draw)
+    index, views = EventIndex(shop), ("item", "rev_views", "user")
+    sampling = Sampling(num_neighbors={views: (3, 0), NEXT: (0, 2)}, derived=lambda: edges)
+    user, cut = torch.arange(30), torch.full((30,), index.end - 40)
+    batch = NeighborhoodReader(index, sampling).read(user, cut)
+    alone = NeighborhoodReader(index, Sampling(num_neighbors={views: (3,)})).read(user, cut)
+    first = alone["item"].num_nodes
+    assert batch.edge_types == [views, NEXT]
+    assert torch.equal(batch[views].edge_index, alone[views].edge_index)
+    for name in ("n_id", "batch", "time", "degree"):
+        assert torch.equal(batch["item"][name][:first], alone["item"][name])
+    assert batch[NEXT].num_sampled_edges == [0, batch[NEXT].edge_index.size(1)]
+    assert not batch["item"].time[first:].any()
+    source, target = batch[NEXT].edge_index
+    for node, item in enumerate(batch["item"].n_id[:first].tolist()):
+        rows = (edges[NEXT].edge_index[1] == item).nonzero().view(-1)
+        rows = rows[edges[NEXT].edge_weight[rows].argsort()][-2:]
+        mine = target == node
+        assert batch[NEXT].e_id[mine].tolist() == rows.tolist()
+        assert batch["item"].n_id[source[mine]].tolist() == edges[NEXT].edge_index[0, rows].tolist()
+        assert torch.equal(batch[NEXT].edge_weight[mine], edges[NEXT].edge_weight[rows])
+    with pytest.raises(ValueError, match=r"'num_neighbors' of .*needs zeros before the last hop"):
+        NeighborhoodReader(index, replace(sampling, num_neighbors={views: (3, 1), NEXT: (2, 2)}))
 
 
 def test_users_without_a_past_and_data_without_times() -> None:

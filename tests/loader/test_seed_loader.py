@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgrec.data import RecBatch, Sampling, Targets, leave_one_out
+from tgrec.data import RecBatch, Sampling, Targets, TemporalRecGraph, leave_one_out
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph, toy_graph
@@ -61,6 +62,27 @@ def test_all_windows_ask_for_each_event_once(max_len: int, seed: int) -> None:
     for user in range(12):
         events = index.event_id[index.user == user].tolist()
         assert sorted(asked[user]) == events[1:]
+
+
+@pytest.mark.parametrize("windows", ["last", "all", "random", "early"])
+@pytest.mark.parametrize("max_len", [1, 4, 50])
+def test_windows_end_at_events_of_the_kind_that_is_asked_for(windows: str, max_len: int) -> None:
+    table = pd.DataFrame({"user_id": INDEX.user.tolist(), "item_id": INDEX.item.tolist()})
+    table["kind"] = ["ab"[item % 3 == 0] for item in table.item_id]
+    index = EventIndex(TemporalRecGraph.from_pandas(table, time=None, relation="kind"))
+    whole = pairs(training_seeds(index, max_len, windows, key=4))
+    wanted = set()
+    for user, cut in whole:
+        mine = index.user == user
+        first = int(index.event_id[mine][0])
+        upto = index.event_id[mine & (index.relation == 1) & (index.event_id <= cut)].tolist()
+        wanted |= {(user, upto[-1])} if upto and upto[-1] > first else set()
+    found = pairs(training_seeds(index, max_len, windows, key=4, relation=1))
+    assert len(found) == len(set(found))
+    assert set(found) == wanted
+    assert wanted != set(whole)
+    every = {(u, c) for u, c in pairs(training_seeds(index, None)) if index.relation[c] == 1}
+    assert set(pairs(training_seeds(index, None, relation=1))) == every
 
 
 def test_without_histories_every_event_with_a_past_is_a_seed() -> None:

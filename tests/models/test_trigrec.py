@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.data import HeteroData
 
 from tgrec.data import History, RecBatch, Split, TemporalRecGraph, leave_one_out_in
+from tgrec.data.transitions import add_transitions
 from tgrec.datasets import simulate_domains
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.models import MODELS, TriGRec, load_model, save_model
 from tgrec.models import trigrec as module
 from tgrec.models.tokens import shut_pairs
-from tgrec.models.trigrec_graph import TransitionNeighbors, pooled
+from tgrec.models.trigrec_graph import (
+    KINDS,
+    DomainGraphEncoder,
+    TransitionEdges,
+    places_of,
+    pooled,
+)
 from tgrec.models.trigrec_sequences import (
     DomainCloze,
-    end_at,
     known_domains,
     question,
     training_cloze,
@@ -68,33 +75,6 @@ def row(items: list[int], relations: list[int], width: int) -> History:
 # ---- sequences -----------------------------------------------------------------------------------
 
 
-def test_a_row_ends_at_the_last_event_of_the_domain() -> None:
-    domain = torch.tensor([0, 0, 0, 1, 1, 1])
-    history = row([0, 3, 1, 4], [0, 1, 0, 1], 6)
-    batch = RecBatch(torch.tensor([7]), history, torch.tensor([5]), key=torch.tensor([9]))
-    cut = end_at(batch, 0, domain)
-    assert cut.history is not None
-    assert cut.item is not None
-    assert cut.item.tolist() == [1]  # the kitchen events 4 and 5 behind it are gone
-    assert cut.history.item[cut.history.mask].tolist() == [0, 3]
-    assert cut.history.mask.tolist() == [[False] * 4 + [True] * 2]
-    assert cut.history.relation.tolist() == [[0, 0, 0, 0, 0, 1]]
-    # Asked for the other domain, the row stays whole.
-    whole = end_at(batch, 1, domain)
-    assert whole.item is not None
-    assert whole.history is not None
-    assert whole.item.tolist() == [5]
-    assert torch.equal(whole.history.item, history.item)
-
-
-def test_rows_without_a_question_in_the_domain_are_left_out() -> None:
-    domain = torch.tensor([0, 0, 1, 1])
-    first = RecBatch(torch.tensor([7]), row([0, 2], [0, 1], 4), torch.tensor([3]))
-    assert end_at(first, 0, domain).user.numel() == 0  # nothing stands before item 0
-    none = RecBatch(torch.tensor([7]), row([2], [1], 4), torch.tensor([3]))
-    assert end_at(none, 0, domain).user.numel() == 0
-
-
 def test_one_domain_of_a_row() -> None:
     history = row([0, 3, 1, 4], [0, 1, 0, 1], 6)
     cloze = question(history, 10, 0)
@@ -123,42 +103,102 @@ def test_domains_of_items_without_a_column() -> None:
 # ---- the graph -----------------------------------------------------------------------------------
 
 
+def edges_of(graph: TemporalRecGraph, num_neighbors: int) -> TransitionEdges:
+    edges = TransitionEdges(graph.num_items, 2, num_neighbors, max_lag=3, decay=0.8)
+    edges.fill(graph, graph["item"].domain)
+    return edges
+
+
+def rows_and_trees(
+    split: Split, edges: TransitionEdges, max_len: int = 16, last_prob: float = 1.0
+) -> tuple[DomainCloze, HeteroData]:
+    """Training rows of all users and the neighbourhoods beside them."""
+    sampling = edges.sampling(max_len, ["food", "kitchen"], None)
+    loader = SeedLoader(EventIndex(split.train), sampling)
+    batch = loader.batch(training_seeds(loader.index, max_len), key=0)
+    assert batch.graph is not None
+    return training_cloze(batch, split.train["item"].domain, 0.5, last_prob), batch.graph
+
+
 def test_a_users_own_transitions_are_left_out(split: Split) -> None:
     """What a row reads of the graph is what it would be had its user never been there."""
-    domain, train = split.train["item"].domain, split.train
-    user = int(split.test.user[0])
+    train, user = split.train, int(split.test.user[0])
     without = train
     for edge_type in train.interaction_types:
         keep = train[edge_type].edge_index[0] != user
         without = without.select_events(keep, relation=edge_type[1])
-    size = train.num_items
-    whole, alone = (TransitionNeighbors(size, 2, size, 3, 0.8) for _ in range(2))
-    whole.fill(train, domain)
-    alone.fill(without, domain)
-    index = EventIndex(train)
-    loader = SeedLoader(index, make(split).sampling)
-    seeds = training_seeds(index, 16).select(training_seeds(index, 16).user == user)
-    cloze = training_cloze(loader.batch(seeds, key=0), domain, 0.0, 1.0)
-    assert cloze.mask.sum() == (index.user == user).sum()
-
-    def dense(ids: Tensor, weight: Tensor) -> Tensor:
-        return torch.zeros(*ids.shape[:3], size).scatter_add_(3, ids.long(), weight)[cloze.mask]
-
-    found = dense(*whole.others(cloze))
-    expected = dense(alone.neighbor[cloze.target], alone.weight[cloze.target])
-    if_it_were_kept = whole.weight[cloze.target[cloze.mask]].sum()
-    assert torch.allclose(found, expected, atol=1e-5)
-    assert float(found.sum()) < float(if_it_were_kept)
+    whole, alone = (edges_of(graph, train.num_items) for graph in (train, without))
+    cloze, tree = rows_and_trees(split, whole)
+    assert int(cloze.mask[user].sum()) == int((EventIndex(train).user == user).sum())
+    place, nodes = places_of(tree, cloze.item.size(1)), tree["item"]
+    for kind, weight in whole.without_own(tree, place, cloze.target).items():
+        source, target = tree[kind].edge_index
+        mine = nodes.batch[target] == user
+        assert mine.any()
+        pairs = torch.stack([nodes.n_id[target], nodes.n_id[source]])[:, mine]
+        expected = torch.zeros(train.num_items, train.num_items)
+        apart = alone.graph()[kind]
+        expected[apart.edge_index[1], apart.edge_index[0]] = apart.edge_weight
+        assert torch.allclose(weight[mine], expected[pairs[0], pairs[1]], atol=1e-5)
+        assert float(weight[mine].sum()) < float(tree[kind].edge_weight[mine].sum())
 
 
 def test_transitions_inside_and_across_domains(split: Split) -> None:
-    domain = split.train["item"].domain
-    neighbors = TransitionNeighbors(split.train.num_items, 2, 4, 3, 0.8)
-    neighbors.fill(split.train, domain)
-    item, kind, place = (neighbors.weight > 0).nonzero(as_tuple=True)
-    other = domain[neighbors.neighbor[item, kind, place].long()] != domain[item]
-    assert torch.equal(other, kind == 1)
-    assert (neighbors.weight.diff(dim=2) <= 0).all()  # the strongest first
+    domain, edges = split.train["item"].domain, edges_of(split.train, 4)
+    counted = add_transitions(split.train, 3, 0.8)["item", "next", "item"]
+    for kind, edge_type in enumerate(KINDS):
+        store = edges.graph()[edge_type]
+        source, target = store.edge_index
+        assert ((domain[source] != domain[target]) == bool(kind)).all()
+        for item in target.unique().tolist():
+            mine = (counted.edge_index[0] == item) & (counted.edge_index[1] != item)
+            mine &= (domain[counted.edge_index[1]] != domain[item]) == bool(kind)
+            heaviest = counted.edge_weight[mine].sort(descending=True).values[:4]
+            kept = store.edge_weight[target == item].sort(descending=True).values
+            torch.testing.assert_close(kept, heaviest)
+
+
+@pytest.mark.parametrize("max_len", [3, 16])
+def test_trees_stand_where_the_rows_do(max_len: int, split: Split) -> None:
+    """Every event of a row has a node of its item at its place, of its domain; none has another."""
+    edges = edges_of(split.train, 4)
+    cloze, tree = rows_and_trees(split, edges, max_len)
+    place, nodes = places_of(tree, cloze.item.size(1)), tree["item"]
+    found = torch.full_like(cloze.target, -1)
+    relation = found.clone()
+    for code, name in enumerate(("food", "kitchen")):
+        item, row = tree["item", f"rev_{name}", "user"].edge_index
+        there = place[item] >= 0
+        found[row[there], place[item[there]]] = nodes.n_id[item[there]]
+        relation[row[there], place[item[there]]] = code
+    before = cloze.mask.clone()
+    before[:, -1] = False  # the event that is asked for
+    assert torch.equal(found >= 0, before)
+    assert torch.equal(found[before], cloze.target[before])
+    assert torch.equal(relation[before], cloze.relation[before])
+    assert (place == -1).any()  # items that were chosen next
+
+
+@torch.no_grad()
+def test_what_hangs_at_a_hole_is_not_heard(split: Split) -> None:
+    """Without the edges to hidden items the vectors are the same, without others they are not."""
+    torch.manual_seed(0)
+    edges = edges_of(split.train, 4)
+    encoder = DomainGraphEncoder(8, ["food", "kitchen"], edges.kinds, 0.0)
+    items = torch.randn(split.train.num_items + 1, 8)
+    cloze, tree = rows_and_trees(split, edges, last_prob=0.0)
+    before, known = encoder(tree, cloze, items, edges)
+    assert torch.equal(known, cloze.known[:, :-1].any(1))
+    place = places_of(tree, cloze.item.size(1))
+    for cut, same in ((cloze.hole, True), (cloze.known, False)):
+        other = copy.deepcopy(tree)
+        for name in ("food", "kitchen"):
+            store = other["item", f"rev_{name}", "user"]
+            item, row = store.edge_index
+            kept = ~cut[row, place[item]]
+            assert not kept.all()
+            store.edge_index, store.lag = store.edge_index[:, kept], store.lag[kept]
+        assert torch.equal(encoder(other, cloze, items, edges)[0], before) == same
 
 
 # ---- what it may see -----------------------------------------------------------------------------
@@ -214,9 +254,8 @@ def test_sequence_and_vectors_have_their_say(split: Split) -> None:
 def reads_what_is_before(model: TriGRec, split: Split) -> None:
     """In rows without other holes, what stands at a position or after it changes nothing there."""
     loader = SeedLoader(EventIndex(split.train), model.sampling)
-    batch = end_at(
-        loader.batch(training_seeds(loader.index, 16), key=3), model.target, model.item_domain
-    )
+    seeds = training_seeds(loader.index, 16, relation=model.target)
+    batch = loader.batch(seeds, key=3)
     own = training_cloze(batch, model.item_domain, 0.5, 0.5).only(model.target)
     row = own.hole.sum(1) == 1
     assert 0.2 < float(row.float().mean()) < 0.9
@@ -251,18 +290,17 @@ def test_rows_with_one_hole_are_read_from_left_to_right(
 
 def test_vectors_while_training_hold_nothing_that_is_asked_for(split: Split) -> None:
     """Two rows that differ in hidden items only have the same vectors."""
-    model = make(split)
+    model = make(split, use_graph=False)  # the graph: see its own tests
     loader = SeedLoader(EventIndex(split.train), model.sampling)
     batch = loader.batch(training_seeds(loader.index, 16), key=3)
     cloze = training_cloze(batch, model.item_domain, 0.5, 0.0)
     hidden = cloze.hole & (cloze.item == model.num_items)  # a hole may also show an item
     only = replace(cloze, hole=hidden)
     other = replace(only, target=torch.where(hidden, (cloze.target + 1) % 30, cloze.target))
-    assert model.users is not None
-    model.users.neighbors = None
-    model.users.graph = None
+    users = model.users
+    assert users is not None
     with torch.no_grad():
-        made = [model.users(c).vectors for c in (only, other)]
+        made = [users(c, None).vectors for c in (only, other)]
     assert torch.equal(*made)
 
 
@@ -271,9 +309,8 @@ def test_positions_without_a_hole_are_learned_from_the_sequence_alone(split: Spl
     """Where a row is read from left to right: all of them, and vectors of users are not read."""
     model = make(split)
     loader = SeedLoader(EventIndex(split.train), model.sampling)
-    batch = end_at(
-        loader.batch(training_seeds(loader.index, 16), key=3), model.target, model.item_domain
-    )
+    seeds = training_seeds(loader.index, 16, relation=model.target)
+    batch = loader.batch(seeds, key=3)
     cloze = training_cloze(batch, model.item_domain, 0.5, 0.5)
     own, where = cloze.only(model.target), module.Catalogues.of(model.item_domain, 2)
     memory, known = model.user_memory(batch, cloze)
@@ -336,66 +373,43 @@ def test_scores_are_finite_where_all_items_are_of_other_domains(split: Split) ->
 # ---- losses --------------------------------------------------------------------------------------
 
 
-def rows_without_food(split: Split) -> RecBatch:
-    """Two rows of kitchen events and nothing else, which ask for no food."""
-    loader = SeedLoader(EventIndex(split.train), make(split).sampling)
-    batch = loader.batch(training_seeds(loader.index, 16), key=0)
-    kitchen = int((split.train["item"].domain == 1).nonzero()[0])
-    history = batch.history
-    assert history is not None
-    item = torch.where(history.mask, kitchen + history.item % 5, 0)[:2]
-    columns = (item, history.time[:2], history.event_id[:2], history.mask[:2].long())
-    assert batch.key is not None
-    return RecBatch(batch.user[:2], History(*columns, history.mask[:2]), item[:, -1] * 0 + kitchen,
-                    key=batch.key[:2])  # fmt: skip
+def test_only_events_of_the_domain_are_asked_for() -> None:
+    """Whoever has none is left out, and so is who has nothing before it."""
+    rows = [(0, "a1"), (0, "b1"), (0, "a2"), (0, "b2"), (1, "b1"), (1, "b2"), (1, "b3"), (2, "a1"),
+            (2, "b1"), (2, "b2"), (3, "b1"), (3, "a3"), (3, "a1")]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    table["domain"] = table.item_id.str[0]
+    graph = TemporalRecGraph.from_pandas(table, time=None, relation="domain")
+    model = TriGRec.from_graph(graph, target="a", **SMALL)
+    index = EventIndex(graph)
+    seeds = training_seeds(index, 16, relation=model.sampling.relation)
+    titles = [rows[event][1] for event in seeds.cut.tolist()]
+    assert list(zip(seeds.user.tolist(), titles, strict=True)) == [(0, "a2"), (3, "a1")]
+    sums, counts = model.loss_terms(SeedLoader(index, model.sampling).batch(seeds, key=0))
+    assert bool(counts[0] > 0)
+    assert sums.isfinite().all()
+    users = TriGRec.from_graph(graph, target="a", stage="users", **SMALL)
+    assert users.sampling.relation is None  # stage 1 learns from all domains
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [{}, {"inputs": "sequence"}, {"inputs": "vectors"}, {"use_graph": False}, {"adversary": 0.0},
-     {"positions": "relative"}, {"stage": "recommender"}],
-)  # fmt: skip
-def test_a_batch_that_asks_for_nothing_teaches_nothing(
-    kwargs: dict[str, Any], split: Split
-) -> None:
-    """As many terms as any batch has, all zero, and the same parameters have a gradient."""
-    model, batch = make(split, **kwargs).train(), rows_without_food(split)
-    assert end_at(batch, 0, model.item_domain).user.numel() == 0
-    loader = SeedLoader(EventIndex(split.train), model.sampling)
-    usual = model.loss_terms(loader.batch(training_seeds(loader.index, 16), key=0))
-    usual[0].sum().backward()
-    reached = {name for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
-    sums, counts = model.loss_terms(batch)
-    assert sums.shape == counts.shape == usual[0].shape
-    assert not sums.any()
-    assert not counts.any()
-    sums.sum().backward()
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == reached
-    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
-
-
-def test_training_goes_on_over_batches_that_ask_for_nothing() -> None:
-    draw = random.Random(0)
-    rows = [(u, "abc"[draw.choices(range(3), (2, 49, 49))[0]]) for u in range(40) for _ in range(6)]
-    rows += [(u, "a") for u in range(3) for _ in range(4)]  # who are asked
-    table = pd.DataFrame(rows, columns=["user_id", "domain"])
-    table["item_id"] = [f"{d}{draw.randrange(9)}" for d in table.domain]
-    split = leave_one_out_in(TemporalRecGraph.from_pandas(table, time=None, relation="domain"), "a")
+def test_nobody_to_ask_is_explained() -> None:
+    rows = [(u, f"b{i}") for u in range(6) for i in range(4)] + [(u, "a1") for u in range(6)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    table["domain"] = table.item_id.str[0]
+    split = leave_one_out_in(TemporalRecGraph.from_pandas(table, time=None, relation="domain"), "b")
     model = TriGRec.from_graph(split.train, target="a", **SMALL)
-    result = fit(model, split, epochs=1, batch_size=2, eval_every=1, show=False)
-    assert result.epochs == 1
-    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    with pytest.raises(ValueError, match="no user has two training events, the later of the kind"):
+        fit(model, split, epochs=1, show=False)
 
 
 def test_distances_are_between_vectors_of_the_same_user(split: Split) -> None:
-    model = make(split)
+    model = make(split, use_graph=False)
     users = model.users
     assert users is not None
     history = row([0, 31, 2], [0, 1, 0], 4)
     cloze = question(history, model.num_items, 0)
     made = users(DomainCloze(*(torch.cat([c, c]) for c in (
-        cloze.item, cloze.mask, cloze.hole, cloze.target, cloze.relation))))  # fmt: skip
+        cloze.item, cloze.mask, cloze.hole, cloze.target, cloze.relation))), None)  # fmt: skip
     mean = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     names = users.names
     vectors = made.vectors.clone()

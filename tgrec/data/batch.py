@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from tgrec.data.temporal_graph import EdgeType, TemporalRecGraph
+
+FanOut = tuple[int, ...]
 T = TypeVar("T", "History", "RecBatch", "SoftLabels", "Targets")
 Strategy = Literal["last", "uniform"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -133,20 +137,27 @@ class Sampling:
     Args:
         max_len: Events of history per seed; None for models that read no history.
         num_neighbors: Edges per node in each hop, -1 for all of them: the items of the user, the
-            users of these items and so on. None for models that read no neighbourhood.
+            users of these items and so on. Or by edge type, as the sampler takes them: types that
+            are left out are not walked. None for models that read no neighbourhood.
         train_strategy: Which edges while training: ``last`` the newest, ``uniform`` any. Scores
             are always computed from the newest, so that they are deterministic.
         seeds_per_user: Training examples that a model without histories takes of each user in an
             epoch, other ones every epoch; None takes all events.
         rating: Whether the ratings of past events are read too (and, while training, that of the
             target).
+        relation: The kind of event that is asked for in training, by number; None for any.
+        derived: Returns the graph with the derived edge types (no clock) that ``num_neighbors``
+            names, such as counted transitions. A function, because they are data of the model:
+            loaded with it, and filled after it is made.
     """
 
     max_len: int | None = None
-    num_neighbors: tuple[int, ...] | None = None
+    num_neighbors: FanOut | Mapping[EdgeType, FanOut] | None = None
     train_strategy: Strategy = "last"
     seeds_per_user: int | None = None
     rating: bool = False
+    relation: int | None = None
+    derived: Callable[[], TemporalRecGraph] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_len is not None and (isinstance(self.max_len, bool) or self.max_len < 1):
@@ -154,8 +165,10 @@ class Sampling:
                 f"'max_len' needs to be a positive integer (got {self.max_len}); it is the number "
                 f"of past events that a model reads"
             )
-        hops = self.num_neighbors
-        if hops is not None and not (hops and all(k == -1 or _is_count(k) for k in hops)):
+        hops = self.num_neighbors  # those by edge type are checked by the sampler, which knows them
+        if isinstance(hops, tuple | list) and not (
+            hops and all(k == -1 or _is_count(k) for k in hops)
+        ):
             raise ValueError(
                 f"'num_neighbors' needs one positive integer per hop, or -1 for all edges (got "
                 f"{hops})"
@@ -170,6 +183,30 @@ class Sampling:
                 f"'seeds_per_user' needs to be a positive integer, or None for all events (got "
                 f"{self.seeds_per_user})"
             )
+
+    @property
+    def fan_outs(self) -> list[FanOut]:
+        """Of each kind of edge that is walked; one for all of them without edge types."""
+        hops = self.num_neighbors or {}
+        return [*hops.values()] if isinstance(hops, Mapping) else [hops]
+
+    @property
+    def meets_others(self) -> bool:
+        """Whether the neighbourhoods reach events of other users."""
+        hops = self.num_neighbors or ()
+        if not isinstance(hops, Mapping):
+            return len(hops) > 1
+        return any(any(fan_out[1:]) for e, fan_out in hops.items() if e[0] != e[2])
+
+    def hops(self, chosen: slice) -> Sampling:
+        """The same with some of the hops; where none of them draws anything, without any."""
+        hops = self.num_neighbors
+        if isinstance(hops, Mapping):
+            some = {edge_type: fan_out[chosen] for edge_type, fan_out in hops.items()}
+            hops = {edge_type: fan_out for edge_type, fan_out in some.items() if any(fan_out)}
+        elif hops is not None:
+            hops = hops[chosen]
+        return replace(self, num_neighbors=hops or None)
 
 
 def _is_count(value: object) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -20,7 +18,7 @@ class GuestReader(NeighborhoodReader):
     nothing is copied, and nobody else meets the guest.
 
     Args:
-        own: The guest's events, as those of one of its users; each item once.
+        own: The guest's events, as those of one of its users; each item once, if others are met.
         sampling: Of the model.
         log: The events of all others.
         below: :func:`reader_below` of the log.
@@ -35,8 +33,7 @@ class GuestReader(NeighborhoodReader):
         below: NeighborhoodReader | None,
         log_cut: int,
     ) -> None:
-        assert sampling.num_neighbors is not None
-        super().__init__(own, replace(sampling, num_neighbors=sampling.num_neighbors[:1]))
+        super().__init__(own, sampling.hops(slice(0, 1)))
         self.log, self.below, self.log_cut = log, below, log_cut
 
     def read(
@@ -65,8 +62,8 @@ class GuestReader(NeighborhoodReader):
 
 def reader_below(log: EventIndex, sampling: Sampling) -> NeighborhoodReader | None:
     """Reads all hops but the first one in the log; None if there is no other."""
-    hops = (sampling.num_neighbors or ())[1:]
-    return NeighborhoodReader(log, replace(sampling, num_neighbors=hops)) if hops else None
+    below = sampling.hops(slice(1, None))
+    return None if below.num_neighbors is None else NeighborhoodReader(log, below)
 
 
 def graft(top: HeteroData, trees: HeteroData) -> HeteroData:
@@ -80,12 +77,19 @@ def graft(top: HeteroData, trees: HeteroData) -> HeteroData:
         store.num_nodes = store.n_id.numel()
         first = 0 if above is None else size
         store.num_sampled_nodes = [first, *below.num_sampled_nodes]
-    for edge_type in top.edge_types:
-        store, above, below = data[edge_type], top[edge_type], trees[edge_type]
-        shift = torch.tensor([[size if end == "user" else 0] for end in edge_type[::2]])
-        moved = below.edge_index + shift.to(below.edge_index.device)
-        store.edge_index = torch.cat([above.edge_index, moved], dim=1)
-        for name in ("e_id", "time", "lag"):
-            store[name] = torch.cat([above[name], below[name]])
-        store.num_sampled_edges = [*above.num_sampled_edges, *below.num_sampled_edges]
+    depth = len(trees["item"].num_sampled_nodes) - 1
+    for edge_type in dict.fromkeys([*top.edge_types, *trees.edge_types]):
+        parts, counts = [], []
+        for batch, hops, users in ((top, 1, 0), (trees, depth, size)):
+            if edge_type not in batch.edge_types:
+                counts += [0] * hops
+                continue
+            edges = dict(batch[edge_type].items())
+            counts += edges.pop("num_sampled_edges")
+            shift = torch.tensor([[users if end == "user" else 0] for end in edge_type[::2]])
+            edges["edge_index"] = edges["edge_index"] + shift.to(edges["edge_index"].device)
+            parts.append(edges)
+        for name in parts[0]:
+            data[edge_type][name] = torch.cat([edges[name] for edges in parts], dim=-1)
+        data[edge_type].num_sampled_edges = counts
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -36,24 +37,40 @@ class NeighborhoodReader:
 
     Where the data have no times, all times are 0.
 
+    Derived edge types (``sampling.derived``) can be walked in the last hop. They have no clock:
+    their edges carry ``edge_weight`` instead, and nodes that they lead to have time and degree 0.
+
     Args:
         index: The shared index.
-        sampling: Its ``num_neighbors`` and ``train_strategy`` are read.
+        sampling: Its ``num_neighbors``, ``train_strategy`` and ``derived`` are read.
 
     Raises:
-        ValueError: If ``sampling`` asks for no neighbourhood.
+        ValueError: If ``sampling`` asks for no neighbourhood, or for derived edges before the last
+            hop.
     """
 
     def __init__(self, index: EventIndex, sampling: Sampling) -> None:
         if sampling.num_neighbors is None:
             raise ValueError("'sampling' needs 'num_neighbors' (got None)")
         self.index, self.sampling = index, sampling
+        self.derived = None if sampling.derived is None else sampling.derived()
+        self._check_derived()
         self._logs = (
             [(index.relation == r).nonzero().view(-1) for r in range(len(index.relations))]
             if len(index.relations) > 1
             else None
         )
         self._earlier = {"user": _earlier(index.by_user), "item": _earlier(index.by_item)}
+
+    def _check_derived(self) -> None:
+        hops = self.sampling.num_neighbors
+        for edge_type, fan_out in hops.items() if isinstance(hops, Mapping) else ():
+            if edge_type[0] == edge_type[2] and any(fan_out[:-1]):
+                raise ValueError(
+                    f"'num_neighbors' of {edge_type} needs zeros before the last hop (got "
+                    f"{fan_out}): past a derived edge, which has no clock, nothing says what is "
+                    f"earlier"
+                )
 
     @cached_property
     def _scoring(self) -> TemporalNeighborSampler:
@@ -66,7 +83,11 @@ class NeighborhoodReader:
     def _sampler(self, strategy: Strategy) -> TemporalNeighborSampler:
         assert self.sampling.num_neighbors is not None
         return TemporalNeighborSampler(
-            self.index, self.sampling.num_neighbors, strategy=strategy, hop_time="edge"
+            self.index,
+            self.sampling.num_neighbors,
+            strategy=strategy,
+            hop_time="edge",
+            static=self.derived,
         )
 
     def read(
@@ -108,7 +129,7 @@ class NeighborhoodReader:
         out = sampler.sample({node_type: (node, cut, batch)})
         edges = {e: torch.stack([out.row[e], out.col[e]]) for e in out.row}
         e_id = {e: place for e, place in (out.edge or {}).items() if place is not None}
-        logs = {e: self._log(e, place) for e, place in e_id.items()}
+        logs = {e: self._log(e, place) for e, place in e_id.items() if e[0] != e[2]}
         data = HeteroData()
         for name, nodes in out.node.items():
             store = data[name]
@@ -118,16 +139,21 @@ class NeighborhoodReader:
             store.num_sampled_nodes = (out.num_sampled_nodes or {})[name]
         data[node_type].batch_size = node.numel()
         self._seeds(data[node_type], node_type, node, cut, now)
-        for e, (row, _) in edges.items():  # every node but the seeds was reached by one edge
-            data[e[0]].time[row] = self.index.time.index_select(0, logs[e])
-            data[e[0]].degree[row] = self._earlier[e[0]].index_select(0, logs[e])
+        for e, log in logs.items():  # every node but the seeds was reached by one edge
+            data[e[0]].time[edges[e][0]] = self.index.time.index_select(0, log)
+            data[e[0]].degree[edges[e][0]] = self._earlier[e[0]].index_select(0, log)
         for e, edge_index in edges.items():
             store = data[e]
             store.edge_index, store.e_id = edge_index, e_id[e]
+            store.num_sampled_edges = (out.num_sampled_edges or {})[e]
+            if e not in logs:
+                assert self.derived is not None
+                weight = self.derived[e].edge_weight.to(edge_index.device)
+                store.edge_weight = weight.index_select(0, e_id[e])
+                continue
             store.time = self.index.time.index_select(0, logs[e])
             visible = data[e[2]].degree.index_select(0, edge_index[1])
             store.lag = visible - 1 - self._earlier[e[2]].index_select(0, logs[e])
-            store.num_sampled_edges = (out.num_sampled_edges or {})[e]
         return data
 
     def _seeds(

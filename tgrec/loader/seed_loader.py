@@ -27,6 +27,7 @@ def training_seeds(
     windows: str = "last",
     key: int = 0,
     seeds_per_user: int | None = None,
+    relation: int | None = None,
 ) -> Targets:
     """The events whose pasts are the training examples.
 
@@ -47,6 +48,8 @@ def training_seeds(
             one every epoch.
         seeds_per_user: Without ``max_len``: so many events of each user, each set equally likely;
             all where a user has no more. See :attr:`tgrec.data.Sampling.seeds_per_user`.
+        relation: The kind of event that is asked for: a window ends at the last event of this kind
+            that it holds, and a window without one is left out. None for any.
 
     Returns:
         :class:`Targets` of the seeds; users with fewer than two events have none.
@@ -59,8 +62,11 @@ def training_seeds(
     user = index.user.index_select(0, events.log)
     back = stop[user] - 1 - place  # 0 for the last event of a user
     has_past = place > start[user]
+    asked = has_past
+    if relation is not None:
+        asked = has_past & (index.relation.index_select(0, events.log) == relation)
     if max_len is None:
-        chosen = has_past.nonzero().view(-1)
+        chosen = asked.nonzero().view(-1)
         if seeds_per_user is not None:
             chosen = chosen[_some_per_user(user[chosen], seeds_per_user, key)]
     elif windows == "last":
@@ -76,8 +82,18 @@ def training_seeds(
         drawn = (share * choices).long().clamp(max=choices - 1)
         drawn = torch.where(uniform(key, users, 1) < 0.5, choices - 1, drawn)
         chosen = start[users] + 1 + drawn
+    if relation is not None and max_len is not None:
+        chosen = _back_to(asked, chosen, start[user[chosen]])
     log = events.log[chosen]
     return Targets(index.user[log], index.event_id[log], index.item[log], index.time[log])
+
+
+def _back_to(asked: Tensor, chosen: Tensor, start: Tensor) -> Tensor:
+    """For each place, the last one up to it that is ``asked``, if it is not before ``start``."""
+    place = torch.arange(asked.numel(), device=asked.device)
+    last = torch.where(asked, place, -1).cummax(0).values[chosen]
+    out: Tensor = last[last >= start].unique()
+    return out
 
 
 def _some_per_user(user: Tensor, count: int, key: int) -> Tensor:

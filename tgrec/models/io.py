@@ -24,7 +24,7 @@ CHECKSUM, SHA256 = "checksum", "sha256:"
 
 
 # Settings that `from_graph` finds out from the data.
-FOUND_OUT = frozenset({"num_items", "num_users", "num_edges", "num_genres", "bins", "num_domains",
+FOUND_OUT = frozenset({"num_items", "num_users", "num_edges", "num_genres", "bins",
                        "relations", "num_features", "num_user_features"})  # fmt: skip
 
 

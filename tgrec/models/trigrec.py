@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -15,10 +15,9 @@ from tgrec.models.bert4rec import BERTBranch
 from tgrec.models.markov import SkipMarkov
 from tgrec.models.tokens import shut_pairs
 from tgrec.models.trigrec_config import Inputs, Stage, check_config
-from tgrec.models.trigrec_graph import TransitionNeighbors
+from tgrec.models.trigrec_graph import TransitionEdges
 from tgrec.models.trigrec_sequences import (
     DomainCloze,
-    end_at,
     known_domains,
     last_of_all,
     number_of,
@@ -32,9 +31,7 @@ from tgrec.nn.gated_memory import GatedMemory
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
 
-# Transitions of the graph encoder, and counts beside the score, as tgt_bert4rec reads them.
-NEIGHBORS: dict[str, Any] = {"num_neighbors": 8, "max_lag": 3, "decay": 0.8}
-FLOOR = 3e-4
+FLOOR = 3e-4  # of the counts beside the score
 # What choose_weight tries.
 GRAPH_WEIGHTS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 
@@ -43,10 +40,10 @@ class TriGRec(RecModel):
     r"""Recommends in one domain from what a user did in all of them.
 
     Domains are relations of the graph. **Stage 1** (:class:`UserEncoders`) learns specific, common
-    and cross vectors of a user, beside them one from the graph (user-item edges of each domain,
-    item-item transitions inside and across domains). **Stage 2** is a BERT4Rec of the target
-    domain whose masked positions look at these vectors through a gate (:class:`GatedMemory`),
-    :math:`h' = h + g \odot c`, and at the counted transitions of the graph:
+    and cross vectors of a user, beside them one of a GraphSAGE over sampled neighbourhoods
+    (user-item edges of each domain, item-item transitions inside and across domains). **Stage 2**
+    is a BERT4Rec of the target domain whose masked positions look at these vectors through a gate
+    (:class:`GatedMemory`), :math:`h' = h + g \odot c`, and at the counted transitions of the graph:
 
     .. math:: z = h' E^\top + w \log(1 + p / 0.0003)
 
@@ -73,7 +70,7 @@ class TriGRec(RecModel):
 
     Args:
         num_items: N.
-        num_domains: C, filled by :meth:`from_graph`.
+        relations: Names of the C domains, filled by :meth:`from_graph`.
         target: The relation that is asked for, by number; :meth:`from_graph` takes its name too.
         d_model: D.
         n_heads: Attention heads of each encoder.
@@ -102,7 +99,7 @@ class TriGRec(RecModel):
     def __init__(
         self,
         num_items: int,
-        num_domains: int = 1,
+        relations: Sequence[str] = ("rates",),
         target: int = 0,
         d_model: int = 64,
         n_heads: int = 2,
@@ -125,9 +122,10 @@ class TriGRec(RecModel):
         num_users: int = 1,
         num_edges: int | None = None,
     ) -> None:
-        super().__init__(**arguments(locals()))
+        super().__init__(**{**arguments(locals()), "relations": list(relations)})
         check_config(self.config)
-        self.sampling = Sampling(max_len=max_len)
+        num_domains, asked = len(relations), None if stage == "users" else target
+        self.sampling = Sampling(max_len=max_len, relation=asked)
         self.stage, self.inputs, self.target = stage, inputs, target
         # With no sequence to fill in, only the question behind it is left to train on.
         self.mask_prob, self.last_prob = mask_prob, 1.0 if inputs == "vectors" else last_prob
@@ -136,11 +134,11 @@ class TriGRec(RecModel):
         size = (d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
         self.users: UserEncoders | None = None
         if inputs != "sequence" and not loaded:
-            neighbors = None
-            if use_graph:
-                neighbors = TransitionNeighbors(num_items, min(2, num_domains), **NEIGHBORS)
+            edges = TransitionEdges(num_items, min(2, num_domains)) if use_graph else None
+            if edges is not None:
+                self.sampling = edges.sampling(max_len, relations, asked)
             self.users = UserEncoders(
-                num_items, num_domains, *size, adversary, alignment, separation, neighbors
+                num_items, relations, *size, adversary, alignment, separation, edges
             )
         self.counts: SkipMarkov | None = None
         self.graph_weight = graph_weight
@@ -190,12 +188,12 @@ class TriGRec(RecModel):
         if features:
             kwargs |= {"loaded": len(features), "num_users": graph.num_users,
                        "d_model": features[0].size(1)}  # fmt: skip
-        model = cls(graph.num_items, len(graph.interaction_types), target, **kwargs)
+        model = cls(graph.num_items, [t[1] for t in graph.interaction_types], target, **kwargs)
         model.item_domain.copy_(known_domains(graph))
         if features:
             model.user_vectors.copy_(torch.stack(features, dim=1))  # type: ignore[operator]
-        if model.users is not None and model.users.neighbors is not None:
-            model.users.neighbors.fill(graph, model.item_domain)
+        if model.users is not None and model.users.edges is not None:
+            model.users.edges.fill(graph, model.item_domain)
         if model.config["use_graph"] and model.stage != "users":
             model._set_counts(SkipMarkov.from_graph(graph))
         return model
@@ -209,7 +207,7 @@ class TriGRec(RecModel):
             graph: The training events.
             kwargs: What is to differ, for example ``target``.
         """
-        same = {k: v for k, v in first.config.items() if k not in ("num_items", "num_domains")}
+        same = {k: v for k, v in first.config.items() if k not in ("num_items", "relations")}
         model = cls.from_graph(graph, **{**same, "stage": "recommender", **kwargs})
         if first.users is None or model.users is None or model.item is None:
             raise ValueError("'first' needs vectors of users; it has none")
@@ -266,14 +264,14 @@ class TriGRec(RecModel):
         assert batch.history is not None
         cloze = question(batch.history, self.num_items, self.target)
         if self.stage == "users":
-            return self._readings(cloze)
+            return self._readings(batch, cloze)
         own = cloze.only(self.target)
         return self._predict(own, self._states(own), *self.user_memory(batch, cloze))[0]
 
-    def _readings(self, cloze: DomainCloze) -> Tensor:
+    def _readings(self, batch: RecBatch, cloze: DomainCloze) -> Tensor:
         """What the specific, common and cross reading of the target domain look for, together."""
         assert self.users is not None
-        made = self.users(cloze)
+        made = self.users(cloze, batch.graph)
         asked = [s for i, s in enumerate(made.states) if i % self.users.num_domains == self.target
                  or s[0] == "cross"]  # fmt: skip
         parts = [self.users.predictions(name, hidden[:, -1]) for name, _, hidden in asked]
@@ -289,7 +287,7 @@ class TriGRec(RecModel):
             none = self.encode_item().new_zeros(batch.user.numel(), 0, self.config["d_model"])
             return none, none.any(2)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage == "joint"):
-            made = self.users(cloze)
+            made = self.users(cloze, batch.graph)
         return made.vectors, made.known
 
     @property
@@ -360,22 +358,12 @@ class TriGRec(RecModel):
 
     def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy at the holes of the target domain, then the parts of stage 1."""
-        if self.stage == "users":
-            return self._terms(batch)
-        asked = end_at(batch, self.target, self.item_domain)
-        if asked.user.numel():
-            return self._terms(asked)
-        # No row asks for the domain: as many terms as ever, and a gradient of zero.
-        sums, counts = self._terms(batch)
-        return sums * 0, counts * 0
-
-    def _terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
-        catalogues = Catalogues.of(self.item_domain, self.config["num_domains"])
+        catalogues = Catalogues.of(self.item_domain, len(self.config["relations"]))
         cloze = training_cloze(batch, self.item_domain, self.mask_prob, self.last_prob)
         terms: Terms = []
         if self.stage == "users" or (self.stage == "joint" and self.users is not None):
             assert self.users is not None
-            made = self.users(cloze)
+            made = self.users(cloze, batch.graph)
             terms = self.users.loss_terms(made, cloze, catalogues)
             memory = made.vectors, made.known
         else:

@@ -19,9 +19,11 @@ def check_config(config: dict[str, Any]) -> None:
     for name in ("adversary", "alignment", "separation"):
         if not config[name] >= 0:
             raise ValueError(f"'{name}' needs to be a weight of at least 0 (got {config[name]})")
-    if config["num_domains"] < 1 or not 0 <= config["target"] < config["num_domains"]:
+    if not config["relations"]:
+        raise ValueError("'relations' needs the name of at least one domain (got none)")
+    if not 0 <= config["target"] < len(config["relations"]):
         raise ValueError(
-            f"'target' needs to be in 0..{config['num_domains'] - 1} (got {config['target']})"
+            f"'target' needs to be in 0..{len(config['relations']) - 1} (got {config['target']})"
         )
     if config["inputs"] == "sequence" and config["stage"] == "users":
         raise ValueError("'inputs' is 'sequence', which has no vectors of users to train")

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
-from tgrec.data import TemporalRecGraph
+from tgrec.data import Sampling, TemporalRecGraph
+from tgrec.data.reverse import reverse_type
+from tgrec.data.temporal_graph import EdgeType
 from tgrec.data.transitions import add_transitions
 from tgrec.models.trigrec_sequences import DomainCloze
-from tgrec.nn.transformer import Dropout
+from tgrec.nn.sage import SAGEEncoder
+
+# Messages come from the items that were chosen next.
+KINDS: tuple[EdgeType, ...] = (("item", "rev_inside", "item"), ("item", "rev_across", "item"))
+# Of each kind the heaviest of an item, counted over steps of up to max_lag.
+NUM_NEIGHBORS, MAX_LAG, DECAY = 8, 3, 0.8
 
 
-class TransitionNeighbors(nn.Module):
-    """The strongest item-item transitions of each item, inside its domain and across domains.
+class TransitionEdges(nn.Module):
+    """The heaviest item-item transitions of each item, inside its domain and across domains.
 
     Args:
         num_items: N.
@@ -26,12 +35,16 @@ class TransitionNeighbors(nn.Module):
     """
 
     def __init__(
-        self, num_items: int, num_kinds: int, num_neighbors: int, max_lag: int, decay: float
+        self,
+        num_items: int,
+        num_kinds: int,
+        num_neighbors: int = NUM_NEIGHBORS,
+        max_lag: int = MAX_LAG,
+        decay: float = DECAY,
     ) -> None:
         super().__init__()
-        self.num_kinds, self.max_lag, self.decay = num_kinds, max_lag, decay
-        # The mask token, which stands at the question, has no neighbours.
-        shape = (num_items + 1, num_kinds, num_neighbors)
+        self.kinds, self.max_lag, self.decay = KINDS[:num_kinds], max_lag, decay
+        shape = (num_items, num_kinds, num_neighbors)
         self.register_buffer("neighbor", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("weight", torch.zeros(shape))
         self.neighbor: Tensor
@@ -43,10 +56,9 @@ class TransitionNeighbors(nn.Module):
         (source, target), weight = store.edge_index, store.edge_weight
         across = item_domain[source] != item_domain[target]
         kept = source != target
-        for kind in range(self.num_kinds):
-            rows = (
-                (kept & (across == bool(kind)) if self.num_kinds > 1 else kept).nonzero().view(-1)
-            )
+        for kind in range(len(self.kinds)):
+            mine = kept & (across == bool(kind)) if len(self.kinds) > 1 else kept
+            rows = mine.nonzero().view(-1)
             rows = rows[torch.argsort(weight[rows], descending=True, stable=True)]
             rows = rows[torch.argsort(source[rows], stable=True)]
             count = torch.bincount(source[rows], minlength=self.weight.size(0))
@@ -56,84 +68,127 @@ class TransitionNeighbors(nn.Module):
             self.neighbor[source[rows], kind, place] = target[rows].int()
             self.weight[source[rows], kind, place] = weight[rows]
 
-    def others(self, cloze: DomainCloze) -> tuple[Tensor, Tensor]:
-        """Neighbours and weights ``[B, S, kinds, K]`` of each position, its user's own left out.
+    def graph(self) -> TemporalRecGraph:
+        """The edges as a graph that samplers walk, ``edge_weight`` being their counts."""
+        out = TemporalRecGraph()
+        out["item"].num_nodes = self.weight.size(0)
+        for kind, edge_type in enumerate(self.kinds):
+            item, place = (self.weight[:, kind] > 0).nonzero(as_tuple=True)
+            out[edge_type].edge_index = torch.stack([self.neighbor[item, kind, place].long(), item])
+            out[edge_type].edge_weight = self.weight[item, kind, place]
+        return out
+
+    def sampling(self, max_len: int, relations: Sequence[str], asked: int | None) -> Sampling:
+        """Histories, and beside them trees: a user's events of each domain, what followed those."""
+        events = [reverse_type(("user", relation, "item")) for relation in relations]
+        fan_outs = {e: (max_len, 0) for e in events}
+        fan_outs |= {e: (0, self.weight.size(2)) for e in self.kinds}
+        return Sampling(max_len, fan_outs, relation=asked, derived=self.graph)
+
+    def without_own(self, tree: HeteroData, place: Tensor, item: Tensor) -> dict[EdgeType, Tensor]:
+        """Weights ``[E]`` of the transitions of a tree without what its own user has added.
 
         Counts of training events hold the transitions of the very user who is asked about, those
         into the target among them. While training, what is taken away is what this row has added.
         In a test the row also has events that were never counted, the validation target and what
         followed it in other domains: what is taken away for these is a little of what other users
         have added (0.5 % of the graph's vector on average).
+
+        Args:
+            tree: Of :class:`tgrec.loader.NeighborhoodReader`.
+            place: ``[n]`` where its items stand in the rows, see :func:`places_of`.
+            item: ``[B, S]`` the rows, the target at their end.
         """
-        item = cloze.target
-        neighbor = self.neighbor[item].long()
-        weight = self.weight[item]
-        own = torch.zeros_like(weight)
-        for step in range(1, min(self.max_lag, item.size(1) - 1) + 1):
-            later = F.pad(item[:, step:], (0, step))
-            there = F.pad(cloze.mask[:, step:], (0, step)) & cloze.mask
-            hit = (neighbor == later[:, :, None, None]) & there[:, :, None, None]
-            own = own + hit * self.decay ** (step - 1)
-        return neighbor, (weight - own).clamp(min=0)
+        nodes, out = tree["item"], {}
+        for edge_type in self.kinds:
+            store = tree[edge_type]
+            source, target = store.edge_index
+            rows, at = nodes.batch[target], place[target]
+            own = torch.zeros_like(store.edge_weight)
+            for step in range(1, self.max_lag + 1):
+                later = item[rows, (at + step).clamp(max=item.size(1) - 1)]
+                there = (at >= 0) & (at + step < item.size(1)) & (later == nodes.n_id[source])
+                own = own + there * self.decay ** (step - 1)
+            out[edge_type] = (store.edge_weight - own).clamp(min=0)
+        return out
+
+
+def places_of(tree: HeteroData, width: int) -> Tensor:
+    """``[n]`` where the items of the first hop stand in rows of ``width``; -1 for all others.
+
+    The last place of a row is that of the event that is asked for, the one before it that of the
+    newest event, which has lag 0.
+    """
+    place = torch.full_like(tree["item"].n_id, -1)
+    for edge_type in tree.edge_types:
+        if edge_type[2] == "user":
+            store = tree[edge_type]
+            place[store.edge_index[0]] = (width - 2 - store.lag).clamp(min=-1)
+    return place
 
 
 class DomainGraphEncoder(nn.Module):
     r"""GraphSAGE (Hamilton et al., NeurIPS 2017) over two hops: user, items, items chosen next.
 
-    .. math:: x_i = \mathrm{GELU}\Big(W e_i + \sum_{k} W_k
-              \frac{\sum_j w^k_{ij} e_j}{\sum_j w^k_{ij} + 1}\Big), \qquad
-              g_u = \mathrm{LN}\Big(\sum_d W_d \,\mathrm{mean}_{i \in H_d(u)}\, x_i\Big)
-
-    with k the kind of transition (inside a domain, across domains) and :math:`H_d(u)` the user's
-    strictly earlier events in domain d, a one-hop sample of the user's edges of that relation.
+    The trees come from the sampler that all models share: a user's strictly earlier events, each
+    domain a kind of edge, and below each the transitions that are heaviest, inside its domain and
+    across domains (:meth:`TransitionEdges.sampling`). The layers are those of
+    :class:`tgrec.nn.sage.SAGEEncoder`; messages of transitions know their weight. The user has no
+    vector of its own.
 
     Args:
         channels: D.
-        num_domains: Domains.
-        num_kinds: Kinds of transitions.
+        relations: Names of the domains.
+        kinds: Edge types of the transitions.
         dropout: In [0, 1).
     """
 
-    def __init__(self, channels: int, num_domains: int, num_kinds: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, relations: Sequence[str], kinds: Sequence[EdgeType], dropout: float
+    ) -> None:
         super().__init__()
-        self.root = nn.Linear(channels, channels)
-        self.next = nn.ModuleList(
-            nn.Linear(channels, channels, bias=False) for _ in range(num_kinds)
-        )
-        self.domain = nn.ModuleList(
-            nn.Linear(channels, channels, bias=False) for _ in range(num_domains)
-        )
-        self.norm = nn.LayerNorm(channels)
-        self.drop = Dropout(dropout)
+        self.events = [reverse_type(("user", relation, "item")) for relation in relations]
+        self.encoder = SAGEEncoder(
+            {"user": channels, "item": channels}, [*self.events, *kinds], channels, 2,
+            dropout=dropout, edge_dim=dict.fromkeys(kinds, 1), out_types=("user",), gate=True,
+        )  # fmt: skip
+        self.user = nn.Parameter(torch.empty(channels).normal_(std=0.02))
 
     def forward(
-        self, cloze: DomainCloze, x: Tensor, items: Tensor, neighbors: TransitionNeighbors
-    ) -> Tensor:
-        """``[B, D]``, for which holes count for nothing.
+        self, tree: HeteroData, cloze: DomainCloze, items: Tensor, edges: TransitionEdges
+    ) -> tuple[Tensor, Tensor]:
+        """``[B, D]`` vectors, and ``[B]`` bool whether anything is known that they are made of.
+
+        What hangs at a hole, or at an event that the row does not hold, is cut off.
 
         Args:
-            cloze: The events.
-            x: ``[B, S, D]`` the vectors of their items.
+            tree: The neighbourhoods of the users.
+            cloze: The events, with holes.
             items: ``[N + 1, D]`` the vectors of all items.
-            neighbors: The transitions.
+            edges: The transitions.
         """
-        scale = math.sqrt(items.size(1))
-        neighbor, weight = neighbors.others(cloze)
-        share = weight / (weight.sum(3, keepdim=True) + 1)
-        # All kinds in one call: its gradient is as large as the table of items.
-        mixed = F.embedding_bag(
-            neighbor.flatten(0, 2), items, per_sample_weights=share.flatten(0, 2), mode="sum"
-        )
-        mixed = mixed.view(*weight.shape[:3], -1) * scale
-        x = self.root(x * scale)
-        for kind, lin in enumerate(self.next):
-            x = x + lin(mixed[:, :, kind])
-        x = self.drop(F.gelu(x))
-        total = torch.zeros_like(x[:, 0])
-        for d, lin in enumerate(self.domain):
-            total = total + lin(pooled(x, cloze.known & (cloze.relation == d)))
-        out: Tensor = self.norm(total)
-        return out
+        nodes, scale = tree["item"], math.sqrt(items.size(1))
+        place = places_of(tree, cloze.item.size(1))
+        shown = (place >= 0) & cloze.known[nodes.batch, place.clamp(min=0)]
+        kept, attrs, counts = {}, {}, {}
+        known = torch.zeros_like(cloze.mask[:, 0])
+        for edge_type in self.events:
+            edge_index = tree[edge_type].edge_index
+            kept[edge_type] = edge_index[:, shown[edge_index[0]]]
+            counts[edge_type] = [kept[edge_type].size(1), 0]
+            known = known.index_fill(0, kept[edge_type][1], True)
+        for edge_type, weight in edges.without_own(tree, place, cloze.target).items():
+            edge_index = tree[edge_type].edge_index
+            some = (weight > 0) & shown[edge_index[1]]
+            kept[edge_type] = edge_index[:, some]
+            attrs[edge_type] = weight[some].log1p().unsqueeze(1)
+            counts[edge_type] = [0, kept[edge_type].size(1)]
+        out = self.encoder(
+            {"user": self.user.expand(known.numel(), -1) * scale,
+             "item": F.embedding(nodes.n_id, items) * scale},
+            kept, attrs, tree.collect("num_sampled_nodes"), counts,
+        )  # fmt: skip
+        return out["user"], known
 
 
 def pooled(x: Tensor, known: Tensor) -> Tensor:

@@ -82,44 +82,6 @@ def question(history: History, num_items: int, relation: int) -> DomainCloze:
     )
 
 
-def end_at(batch: RecBatch, relation: int, item_domain: Tensor) -> RecBatch:
-    """The training rows that have an event of a domain, each ending at its last one.
-
-    That event becomes the target and what follows it is dropped: a question in the domain.
-    """
-    history, item = batch.history, batch.item
-    assert history is not None
-    assert item is not None
-    domain = item_domain[item].clamp(min=0)
-    ends = torch.cat([history.mask & (history.relation == relation),
-                      (domain == relation).unsqueeze(1)], dim=1)  # fmt: skip
-    length = ends.size(1)
-    place = torch.arange(length, device=item.device)
-    last = torch.where(ends, place, -1).amax(1)
-    first = length - 1 - history.mask.sum(1)
-    rows = (last > first).nonzero().view(-1)  # something has to stand before it
-    source = place + 1 - length + last[rows].unsqueeze(1)
-
-    def moved(values: Tensor, behind: Tensor) -> Tensor:
-        whole = torch.cat([values, behind.to(values.dtype).view(-1, 1)], dim=1)[rows]
-        return whole.gather(1, source.clamp(min=0))
-
-    time = torch.zeros_like(item) if batch.item_time is None else batch.item_time
-    items, times = moved(history.item, item), moved(history.time, time)
-    mask = moved(history.mask, torch.ones_like(item)) & (source >= 0)
-    event_id = moved(history.event_id, torch.full_like(item, -1))
-    cut = History(
-        item=torch.where(mask, items, 0)[:, :-1],
-        time=torch.where(mask, times, 0)[:, :-1],
-        event_id=torch.where(mask, event_id, -1)[:, :-1],
-        relation=torch.where(mask, moved(history.relation, domain), 0)[:, :-1],
-        mask=mask[:, :-1],
-    )
-    key = None if batch.key is None else batch.key[rows]
-    target_time = None if batch.item_time is None else times[:, -1]
-    return RecBatch(batch.user[rows], cut, items[:, -1], target_time, key=key)
-
-
 def known_domains(graph: TemporalRecGraph) -> Tensor:
     """``[N]`` int64 the domain of each item: ``graph["item"].domain``, else where its events are.
 

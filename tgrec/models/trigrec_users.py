@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
 from tgrec.models.bert4rec import BERTBranch
-from tgrec.models.trigrec_graph import DomainGraphEncoder, TransitionNeighbors, pooled
+from tgrec.models.trigrec_graph import DomainGraphEncoder, TransitionEdges, pooled
 from tgrec.models.trigrec_sequences import DomainCloze
 from tgrec.nn.domain_adversary import DomainDiscriminator
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
@@ -71,18 +73,19 @@ class UserEncoders(nn.Module):
 
     Args:
         num_items: N.
-        num_domains: C; with one domain there is nothing to tell apart, align or separate.
+        relations: Names of the C domains; with one there is nothing to tell apart, align or
+            separate.
         d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions: Of each encoder.
         adversary: Weight of the discriminator's loss, 0 for none.
         alignment: Weight of :math:`\mathcal L_{align}`.
         separation: Weight of :math:`\mathcal L_{sep}`.
-        neighbors: The transitions behind the graph encoder; None for no graph encoder.
+        edges: The transitions behind the graph encoder; None for no graph encoder.
     """
 
     def __init__(
         self,
         num_items: int,
-        num_domains: int,
+        relations: Sequence[str],
         d_model: int,
         n_heads: int,
         n_blocks: int,
@@ -93,9 +96,10 @@ class UserEncoders(nn.Module):
         adversary: float,
         alignment: float,
         separation: float,
-        neighbors: TransitionNeighbors | None,
+        edges: TransitionEdges | None,
     ) -> None:
         super().__init__()
+        num_domains = len(relations)
         self.num_items, self.num_domains = num_items, num_domains
         self.weights = {"adversary": adversary, "align": alignment, "separate": separation}
         # Row num_items is the mask token.
@@ -108,10 +112,10 @@ class UserEncoders(nn.Module):
             self.domain = nn.Parameter(torch.empty(num_domains, d_model).normal_(std=0.02))
             if adversary > 0:
                 self.discriminator = DomainDiscriminator(d_model, num_domains)
-        self.neighbors = neighbors
+        self.edges = edges
         self.graph: DomainGraphEncoder | None = None
-        if neighbors is not None:
-            self.graph = DomainGraphEncoder(d_model, num_domains, neighbors.num_kinds, dropout)
+        if edges is not None:
+            self.graph = DomainGraphEncoder(d_model, relations, edges.kinds, dropout)
         self.strength = 0.0  # of the reversed gradient
         self.guessed: list[Tensor] = []  # right answers and answers of the discriminator
 
@@ -121,8 +125,13 @@ class UserEncoders(nn.Module):
         kinds = [f"{kind}_{d}" for kind in ("specific", "common") for d in range(self.num_domains)]
         return [*kinds, "cross"] + ["graph"] * (self.graph is not None)
 
-    def forward(self, cloze: DomainCloze) -> UserVectors:
-        """The vectors of the users of a batch, of nothing but what the sequences show."""
+    def forward(self, cloze: DomainCloze, tree: HeteroData | None) -> UserVectors:
+        """The vectors of the users of a batch, of nothing but what the sequences show.
+
+        Args:
+            cloze: The events.
+            tree: The neighbourhoods, for a graph encoder.
+        """
         # One look into the table of items for all readings: each has a gradient as large as it.
         x = F.embedding(cloze.item, self.item)
         places = [cloze.places(d) for d in range(self.num_domains)]
@@ -142,9 +151,12 @@ class UserEncoders(nn.Module):
         vectors.append(pooled(hidden, cloze.known))
         known.append(cloze.known.any(1))
         states.append(("cross", cloze, hidden))
-        if self.graph is not None and self.neighbors is not None:
-            vectors.append(self.graph(cloze, x, self.item, self.neighbors))
-            known.append(cloze.known.any(1))
+        if self.graph is not None:
+            assert self.edges is not None
+            assert tree is not None
+            vector, some = self.graph(tree, cloze, self.item, self.edges)
+            vectors.append(vector)
+            known.append(some)
         return UserVectors(torch.stack(vectors, dim=1), torch.stack(known, dim=1), states)
 
     def predictions(self, name: str, hidden: Tensor) -> Tensor:
@@ -159,7 +171,7 @@ class UserEncoders(nn.Module):
         """The graph's vector predicts the last item, from the items before it."""
         if self.graph is None:
             return []
-        last = cloze.known.any(1).nonzero().view(-1)
+        last = made.known[:, -1].nonzero().view(-1)
         return [self._masked(made.vectors[last, -1], cloze.target[last, -1],
                              cloze.relation[last, -1], catalogues, tables)]  # fmt: skip
 

@@ -39,8 +39,8 @@ def events_read(served: Served, question: Question) -> Read:
     sampling, index = served.model.sampling, question.loader.index
     cut = torch.full_like(question.user[:1], question.cut)
     start, stop = (int(place) for place in index.by_user.past(question.user[:1], cut))
-    hops = sampling.num_neighbors or (0,)
-    length = stop - start if hops[0] == -1 else max(sampling.max_len or 0, hops[0])
+    read = [sampling.max_len or 0, *(fan_out[0] for fan_out in sampling.fan_outs)]
+    length = stop - start if -1 in read else max(read)
     places = slice(max(start, stop - length), stop)
     log = index.by_user.log[places]
     return Read(index.event_id[log], index.by_user.other[places], index.time[log])

@@ -227,7 +227,7 @@ def ask_with_history(
     sampling, log = served.model.sampling, served.index
     whole = sampling.num_neighbors is not None
     node = log.num_users if user is None or whole else user
-    if whole:  # who meets an item twice would be among its earlier users
+    if sampling.meets_others:  # who meets an item twice would be among its earlier users
         item, time = _last_of_each(item, time)
     own = EventIndex(_own_log(served, item.to(log.device), time.to(log.device), node))
     reader = GuestReader(own, sampling, log, served.below, log_cut) if whole else None

@@ -155,11 +155,11 @@ def static_walk(graph: TemporalRecGraph, edge_type: EdgeType, index: EventIndex)
             f"'num_neighbors' names {edge_type}; only edges between 'user' and 'item' nodes are "
             f"walked"
         )
-    if (graph.num_users, graph.num_items) != (index.num_users, index.num_items):
-        raise ValueError(
-            f"'static' has {graph.num_users} users and {graph.num_items} items, the index "
-            f"{index.num_users} and {index.num_items}"
-        )
+    for node_type, size in (("user", index.num_users), ("item", index.num_items)):
+        if node_type in edge_type[::2] and (graph[node_type].num_nodes or 0) != size:
+            raise ValueError(
+                f"'static' has {graph[node_type].num_nodes} {node_type}s, the index {size}"
+            )
     # Keys of draws behind those of the relations, whatever else is walked.
     code = 2 * len(index.relations) + sorted(graph.edge_types).index(edge_type)
     source, target = graph[edge_type].edge_index.to(index.device)

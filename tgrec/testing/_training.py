@@ -40,7 +40,9 @@ def check_gradients(subject: Subject, split: Split) -> RecModel:
     for epoch in range(3):
         for track in TRACKS:
             loader = SeedLoader(EventIndex(split.train), model.sampling, track)
-            seeds = training_seeds(loader.index, model.sampling.max_len, "all")
+            seeds = training_seeds(
+                loader.index, model.sampling.max_len, "all", relation=model.sampling.relation
+            )
             for batch in loader.train_batches(seeds, 8, seed=0, epoch=epoch):
                 if epoch == 0:
                     _check_repeatable(subject.name, model, batch)
@@ -110,7 +112,7 @@ def check_loss_sees_no_answer(subject: Subject) -> None:
     if not model.num_parameters() or not (reads_graph or (model.sampling.max_len or 0) >= 3):
         return
     loader = SeedLoader(EventIndex(graph), model.sampling)
-    seeds = training_seeds(loader.index, model.sampling.max_len)
+    seeds = training_seeds(loader.index, model.sampling.max_len, relation=model.sampling.relation)
     share = seeds.user // NOISE_USERS  # one for each pass, so that nothing is learned by heart
     unseen = seeds.select(share == NOISE_PASSES)
     before = _losses_by_length(model, loader, unseen)

@@ -27,10 +27,12 @@ def examples_of(
     key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
     sampling = loader.sampling
     seeds = training_seeds(
-        loader.index, sampling.max_len, settings.windows, key, sampling.seeds_per_user
-    )
+        loader.index, sampling.max_len, settings.windows, key, sampling.seeds_per_user,
+        sampling.relation,
+    )  # fmt: skip
     if len(seeds) == 0:
-        raise ValueError("nothing to train on: no user has two training events")
+        asked = "" if sampling.relation is None else ", the later of the kind that is asked for"
+        raise ValueError(f"nothing to train on: no user has two training events{asked}")
     sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, epoch)]
     if min(sizes) < workers.world_size:
         raise ValueError(
