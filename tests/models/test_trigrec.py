@@ -100,6 +100,17 @@ def test_domains_of_items_without_a_column() -> None:
     assert known_domains(graph.before(2)).tolist() == [0, 1, -1]
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_items_of_several_domains_are_refused(told: bool) -> None:
+    rows = [(1, "a", "food"), (1, "b", "toys"), (2, "b", "food"), (2, "c", "food")]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "domain"])
+    graph = TemporalRecGraph.from_pandas(table, time=None, relation="domain")
+    if told:
+        graph["item"].domain = torch.tensor([0, 1, 0])
+    with pytest.raises(ValueError, match=r"item 1 has events of others too .*: \[1, 1\].*'food:1'"):
+        TriGRec.from_graph(graph, target="food", **SMALL)
+
+
 # ---- the graph -----------------------------------------------------------------------------------
 
 

@@ -85,16 +85,27 @@ def question(history: History, num_items: int, relation: int) -> DomainCloze:
 def known_domains(graph: TemporalRecGraph) -> Tensor:
     """``[N]`` int64 the domain of each item: ``graph["item"].domain``, else where its events are.
 
-    An item with events in several kinds counts to that of the most, one without any to -1.
+    An item without events counts to -1.
+
+    Raises:
+        ValueError: If an item has events outside its domain.
     """
     types = graph.interaction_types
-    if "domain" in graph["item"]:
-        domain: Tensor = graph["item"].domain.cpu().long()
-        return domain
     counts = torch.stack(
         [torch.bincount(graph[t].edge_index[1].cpu(), minlength=graph.num_items) for t in types]
     )
-    return torch.where(counts.sum(0) > 0, counts.argmax(0), 0 if len(types) == 1 else -1)
+    domain = torch.where(counts.sum(0) > 0, counts.argmax(0), 0 if len(types) == 1 else -1)
+    if "domain" in graph["item"]:
+        domain = graph["item"].domain.cpu().long()
+    place = torch.arange(len(types)).unsqueeze(1)
+    if bool(((counts > 0) & (place != domain)).any()):
+        item = int(((counts > 0) & (place != domain)).any(0).nonzero()[0])
+        raise ValueError(
+            f"TriGRec needs items of one domain each, and item {item} has events of others too "
+            f"(events in {[t[1] for t in types]}: {counts[:, item].tolist()}); give what is in "
+            f"several domains an id for each, such as 'food:{item}'"
+        )
+    return domain
 
 
 def number_of(relation: int | str, graph: TemporalRecGraph) -> int:
