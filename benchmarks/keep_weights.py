@@ -4,7 +4,8 @@
     python benchmarks/ml1m.py --weights benchmarks/weights/tgt_bert4rec-T1 --eval-only
 
 Item-item edges that were counted from training events are left out: they are counted again,
-exactly, when the weights are loaded.
+exactly, when the weights are loaded. Features of users and items are read again, too, and have to
+be the same.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ def test_they_are_small_and_say_what_they_are(name: str) -> None:
     saved = read_config(folder)
     assert saved["board"] in BOARDS
     assert name == f"{name.split('-')[0]}-{saved['board']}-{saved['track']}"
+    known = "features.values" in saved.get("node_values", {})
+    assert known == bool(saved["config"].get("num_features"))
     assert sum(p.stat().st_size for p in folder.iterdir()) < 5e6
 
 

@@ -11,11 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tgrec.data import Split, leave_one_out
+from tgrec.data import Split, TemporalRecGraph, leave_one_out
 from tgrec.datasets import simulate_movielens
 from tgrec.loader import SeedLoader
 from tgrec.models import MODELS, BERT4Rec, RecModel, SASRec, load_model, save_model
-from tgrec.models.io import CONFIG, WEIGHTS, load_parameters, parameters_copy, read_config
+from tgrec.models.io import (
+    CONFIG,
+    WEIGHTS,
+    load_parameters,
+    node_digests,
+    parameters_copy,
+    read_config,
+)
 from tgrec.sampler import EventIndex
 from tgrec.testing import cycle_graph
 
@@ -265,6 +272,67 @@ def test_what_from_graph_finds_out_is_found_out_again(name: str, tmp_path: Path)
     own = dict(loaded.named_parameters())
     assert all(torch.equal(v, own[k]) for k, v in model.named_parameters())
     assert loaded.config == model.config
+
+
+def described(turned: str = "") -> TemporalRecGraph:
+    """Users, items and their features; values of ``turned`` stand at the neighbours."""
+    graph = simulate_movielens(num_users=40, num_items=30, mean_events=8)[0]
+    draw = torch.Generator().manual_seed(0)
+    graph["user"].taste = torch.randn(40, 4, generator=draw)
+    graph["item"].domain = (torch.arange(30) == 0).long()  # of the one that is in no event
+    for kind in ("user", "item"):
+        if turned in graph[kind]:
+            graph[kind][turned] = graph[kind][turned].roll(1, 0)
+    return graph
+
+
+OPTIONS: dict[str, Any] = {
+    "tgt_bert4rec": {"item_features": True},
+    "trigrec": {"loaded": ["taste"], "stage": "recommender"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "turned", "buffer"),
+    [
+        ("tgt_bert4rec", "genre", "features.values"),
+        ("tgt_bert4rec", "year", "features.values"),
+        ("enhanced_bert4rec", "genre", "inputs.item_genre"),
+        ("enhanced_bert4rec", "year", "inputs.item_year"),
+        ("enhanced_bert4rec", "occupation", "inputs.user_values"),
+        ("sage", "genre", "item_features"),
+        ("sage", "age", "user_features"),
+        ("lightgcn", "year", "item_features"),
+    ],
+)
+def test_weights_on_other_features_of_the_same_width_are_refused(
+    name: str, turned: str, buffer: str, tmp_path: Path
+) -> None:
+    train = leave_one_out(described()).train
+    model = MODELS[name].from_graph(train, **OPTIONS.get(name, {}))
+    save_model(model, tmp_path, learned_only=True)
+    other = leave_one_out(described(turned)).train
+    said = rf"holds what was learned only.*\(other values in {buffer}\); make 'train' with the"
+    with pytest.raises(ValueError, match=said):
+        load_model(tmp_path, MODELS, train=other)
+    saved = read_config(tmp_path)
+    saved.pop("node_values")  # written by a version that did not know of it
+    (tmp_path / CONFIG).write_text(json.dumps(saved))
+    load_model(tmp_path, MODELS, train=other)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_buffer_with_features_of_nodes_is_forgotten(name: str) -> None:
+    """Models that hold something else for other features have other digests."""
+    options, (plain, same) = OPTIONS.get(name, {}), (described(), described())
+    model = MODELS[name].from_graph(plain, **options)
+    known, held = node_digests(model), dict(model.named_buffers())
+    assert node_digests(MODELS[name].from_graph(same, **options)) == known
+    for turned in ("genre", "year", "gender", "age", "occupation", "taste", "domain"):
+        other = MODELS[name].from_graph(described(turned), **options)
+        others = dict(other.named_buffers())
+        differs = any(not torch.equal(v, others[k]) for k, v in held.items())
+        assert (node_digests(other) != known) == differs, turned
 
 
 def test_weights_from_before_an_option_was_there(tmp_path: Path, split: Split) -> None:

@@ -138,8 +138,28 @@ def test_saved_and_loaded(learned_only: bool, tmp_path: Path) -> None:
         assert torch.equal(again.score(batch), model.score(batch))
     if learned_only:
         other = with_features(years=[1, 2, 3, 4])
-        with pytest.raises(ValueError, match=r"holds what was learned only.* other counts"):
+        with pytest.raises(ValueError, match=r"holds what was learned only.*\(num_features differ"):
             load_model(tmp_path, MODELS, train=other)
+
+
+def test_a_run_is_not_resumed_on_other_features(tmp_path: Path) -> None:
+    """Of the same width: nothing else would tell."""
+
+    def go_on(years: list[int], **kwargs: Any) -> int:
+        split = leave_one_out(with_features(GRAPH["item"].genre.int().tolist(), years))
+        settings = TrainSettings(epochs=2, batch_size=8)
+        return fit(
+            built(split.train), split, settings, folder=tmp_path, show=False, **kwargs
+        ).epochs
+
+    go_on([1999, 0, 1990, 1999], epochs=1)
+    said = (
+        r"other settings \(digest of the features of users or items in features.values: '\w+' -> "
+        r"'\w+'\); give the same settings and data"
+    )
+    with pytest.raises(ValueError, match=said):
+        go_on([1990, 0, 1999, 1999], resume=True)
+    assert go_on([1999, 0, 1990, 1999], resume=True) == 2
 
 
 def test_an_item_that_nobody_met_is_found_by_its_genre() -> None:

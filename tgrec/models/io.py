@@ -26,6 +26,12 @@ CHECKSUM, SHA256 = "checksum", "sha256:"
 # Settings that `from_graph` finds out from the data.
 FOUND_OUT = frozenset({"num_items", "num_users", "num_edges", "num_genres", "bins",
                        "relations", "num_features", "num_user_features"})  # fmt: skip
+# Buffers into which `from_graph` copies what the graph says of its nodes. They alone are compared:
+# what is counted or averaged may differ in its last bits from one machine to the next.
+NODE_VALUES = frozenset({
+    "features.values", "inputs.item_genre", "inputs.item_year", "inputs.user_values",
+    "item_features", "user_features", "item_domain", "user_vectors",
+})  # fmt: skip
 
 
 def save_model(
@@ -36,8 +42,9 @@ def save_model(
     Args:
         model: Any recommender.
         folder: Made if missing.
-        learned_only: Leave out what was counted from the training events (buffers), often many
-            times as large as what was learned; :func:`load_model` then needs these events.
+        learned_only: Leave out what was counted from the training events and what their graph says
+            of its nodes (buffers), often many times as large as what was learned;
+            :func:`load_model` then needs this graph, and knows it by digests.
         about: Further JSON values to keep, for example the catalogue's checksum.
     """
     folder = Path(folder)
@@ -47,6 +54,7 @@ def save_model(
     config = {"class": type(model).__name__, "config": model.config, "tgrec": __version__, **about}
     if len(values) < len(whole):
         config["learned_only"] = True
+        config["node_values"] = node_digests(model)
     write_tensors(folder / WEIGHTS, tensors)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -132,11 +140,12 @@ def load_model(
         num_items: If given, the catalogue that the model is wanted for.
         catalogue: If given, the checksum of that catalogue; compared with the saved one.
         train: The training events, of which a model that was saved with ``learned_only`` counts
-            what it has counted; others need none.
+            what it has counted, and reads what it has read of users and items; others need none.
 
     Raises:
         FileNotFoundError: If there is no model.
-        ValueError: If the files are damaged, or the model is of another class or catalogue.
+        ValueError: If the files are damaged, or the model is of another class or catalogue, or
+            ``train`` is not what it was trained on.
     """
     folder, saved = Path(folder), read_config(folder)
     classes = {cls.__name__: cls for cls in models.values()}
@@ -167,14 +176,17 @@ def load_model(
             f"by another version of the class?"
         ) from error
     # As JSON, which knows no tuples. Options that came later have their defaults.
-    made = {k: v for k, v in model.config.items() if k in saved["config"]}
-    same = json.dumps(made, sort_keys=True) == json.dumps(saved["config"], sort_keys=True)
-    if learned_only and (train is None or not same):
-        why = "none were given" if train is None else "those given give other counts"
+    made = json.loads(json.dumps(model.config))
+    unlike = sorted(k for k, v in saved["config"].items() if made.get(k) != v)
+    if learned_only and (train is None or unlike):
+        others = f"those given give other counts or features ({', '.join(unlike)} differ)"
+        why = "none were given" if train is None else others
         raise ValueError(
             f"{folder} holds what was learned only, and needs the training events for what was "
-            f"counted: {why}; pass train=split.train of the board it was trained on"
+            f"counted or read: {why}; pass train=split.train of the board it was trained on"
         )
+    if learned_only:
+        _check_nodes(model, saved, folder)
     try:
         tensors = read_tensors(folder / WEIGHTS)[0]
         load_parameters(model, tensors) if learned_only else model.load_state_dict(tensors)
@@ -193,6 +205,26 @@ def _make(cls: type[RecModel], config: dict[str, Any], train: TemporalRecGraph |
     if train is None:
         return cls(**config)
     return cls.from_graph(train, **{k: v for k, v in config.items() if k not in FOUND_OUT})
+
+
+def node_digests(model: torch.nn.Module) -> dict[str, str]:
+    """Buffer -> digest, for those of :data:`NODE_VALUES` that a model has, if not empty."""
+    held = {name: value for name, value in model.named_buffers() if name in NODE_VALUES}
+    return {name: parameters_digest({name: v}) for name, v in held.items() if v.numel()}
+
+
+def _check_nodes(model: RecModel, saved: Mapping[str, Any], folder: Path) -> None:
+    """Raises ValueError if the graph says something else of its nodes than when it was saved.
+
+    Versions that wrote no digests are believed.
+    """
+    was, now = saved.get("node_values", {}), node_digests(model)
+    if differing := sorted(name for name in was.keys() & now.keys() if was[name] != now[name]):
+        raise ValueError(
+            f"{folder} holds what was learned only, from other features of users or items than "
+            f"those in 'train' (other values in {', '.join(differing)}); make 'train' with the "
+            f"tables of users and items that it was trained with, or train again"
+        )
 
 
 def parameters_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -79,7 +79,7 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If it is damaged, incomplete or of a run with other settings.
+        ValueError: If it is damaged, incomplete or of a run with other settings or data.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
@@ -97,8 +97,8 @@ def load_checkpoint(
     if differing:
         changes = ", ".join(f"{k}: {saved[k]!r} -> {wanted[k]!r}" for k in differing)
         raise ValueError(
-            f"--resume: {path} is of a run with other settings ({changes}); give the same ones, or "
-            f"start the run without --resume"
+            f"--resume: {path} is of a run with other settings ({changes}); give the same settings "
+            f"and data, or start the run without --resume"
         )
     best, state = _part(tensors, "best/"), _optimizer_state(tensors)
     if progress.epoch + progress.step > 0 and not state:

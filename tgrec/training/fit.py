@@ -19,7 +19,7 @@ from tgrec.data.files import make_folder, write_text
 from tgrec.loader import SeedLoader
 from tgrec.metrics import NanScoreError
 from tgrec.models.base import RecModel
-from tgrec.models.io import load_parameters, parameters_copy, parameters_digest
+from tgrec.models.io import load_parameters, node_digests, parameters_copy, parameters_digest
 from tgrec.sampler import EventIndex
 from tgrec.training.allocator import keep_freed_memory, peak_memory_mb
 from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
@@ -338,6 +338,8 @@ class _Loop:
         frozen = {k: p for k, p in self.model.named_parameters() if not p.requires_grad}
         if frozen:
             about["digest of the frozen parameters"] = parameters_digest(frozen)
+        for name, digest in node_digests(self.model).items():
+            about[f"digest of the features of users or items in {name}"] = digest
         taught = isinstance(self.loader, TaughtLoader) and self.loader.teacher.identity
         return {**settings, **config, **about, "teacher": taught or None}
 
