@@ -63,4 +63,4 @@ def load_teacher(
         raise ValueError(f"--teacher: models of one track are needed (got {said})")
     members = [load_weights(folder, MODELS.values(), task, "teacher") for folder in folders]
     model = members[0] if len(members) == 1 else Ensemble(members)
-    return Teacher(model, track=next(iter(tracks)), **given)
+    return Teacher(model, track=next(iter(tracks)), prefix="--distill_", **given)

@@ -59,7 +59,9 @@ def test_several_teachers_are_an_ensemble_of_one_track(call: Call) -> None:
     refused = call("--model sasrec --teacher", one, other, small=True)
     assert "--teacher: models of one track are needed (got " in refused.error
     same = call("--model bert4rec --distill_at all --teacher", one, small=True)
-    assert "BERT4Rec does not; use at='end'" in same.error
+    assert "BERT4Rec does not; use --distill_at='end'" in same.error
+    more = call("--model sasrec --distill_weight 2 --teacher", one, small=True)
+    assert "'--distill_weight' of a teacher needs to be in (0, 1] (got 2.0)" in more.error
     assert same.folders == done.folders
 
 

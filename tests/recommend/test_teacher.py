@@ -47,8 +47,30 @@ def test_a_teacher_that_may_have_seen_the_answers_is_refused(
             student.fit(data, teacher=teacher, **how, **QUICK)
     with pytest.raises(ValueError, match="'distill_temperature' is of no use without 'teacher'"):
         student.fit(graph, distill_temperature=3.0, **QUICK)
-    with pytest.raises(ValueError, match=r"'weight' of a teacher .*\(got 2\)"):
-        student.fit(graph, teacher=teacher, distill_weight=2, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"distill_weight": 2}, r"'distill_weight' of a teacher .*\(got 2\)"),
+        ({"distill_temperature": 0}, r"'distill_temperature' of a teacher .*\(got 0\)"),
+        ({"distill_at": "start"}, r"'distill_at' of a teacher .*\(got 'start'\)"),
+        (
+            {"distill_at": "all", "distill_temperature": 3},
+            r"'distill_temperature' of a teacher .* with distill_at='all' \(got 3\)",
+        ),
+        ({"distill_at": "all"}, r"with distill_at='all' .*'max_len' of 12 and 6.*distill_at='end'"),
+    ],
+)
+def test_what_is_wrong_is_named_as_it_was_given(
+    how: dict[str, Any],
+    said: str,
+    graph: TemporalRecGraph,
+    fitted: Callable[[str], Recommender],
+) -> None:
+    student = Recommender("sasrec", **{**SMALL, "max_len": 6})
+    with pytest.raises(ValueError, match=said):
+        student.fit(graph, teacher=fitted("sasrec"), **how, **QUICK)
 
 
 def test_a_teacher_of_another_track_at_every_position(graph: TemporalRecGraph) -> None:

@@ -378,4 +378,4 @@ def _teacher(
         return None
     rec = given if isinstance(given, Recommender) else Recommender.load(given)
     check_teacher(rec.served, rec.split, graph, split)
-    return Teacher(rec.model, track=rec.served.loader.track, **chosen)
+    return Teacher(rec.model, track=rec.served.loader.track, prefix="distill_", **chosen)

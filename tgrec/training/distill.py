@@ -63,6 +63,8 @@ class Teacher:
         at: ``end`` asks at the end of each training row, ``all`` after each of its events.
         track: What the teacher may know about the time of the question, if not what the student
             may.
+        prefix: What stands before the names of these arguments where they were given, such as
+            ``distill_`` before ``weight``; errors name them so.
     """
 
     model: RecModel
@@ -70,25 +72,31 @@ class Teacher:
     temperature: float | None = None
     at: Positions = "end"
     track: Track | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
+        prefix = self.prefix
         for name, given, allowed in (("at", self.at, POSITIONS), ("track", self.track, TRACKS)):
             if given not in allowed and (name, given) != ("track", None):
                 raise ValueError(
-                    f"'{name}' of a teacher needs to be one of {list(allowed)} (got {given!r})"
+                    f"'{prefix}{name}' of a teacher needs to be one of {list(allowed)} (got "
+                    f"{given!r})"
                 )
         weight, temperature = self.weight, self.divisor
         if not (isinstance(weight, int | float) and 0 < weight <= 1):
-            raise ValueError(f"'weight' of a teacher needs to be in (0, 1] (got {weight!r})")
+            raise ValueError(
+                f"'{prefix}weight' of a teacher needs to be in (0, 1] (got {weight!r})"
+            )
         number = isinstance(temperature, int | float)
         if not (number and math.isfinite(temperature) and temperature > 0):
             raise ValueError(
-                f"'temperature' of a teacher needs to be a positive number (got {temperature!r})"
+                f"'{prefix}temperature' of a teacher needs to be a positive number (got "
+                f"{temperature!r})"
             )
         if self.at == "all" and temperature != 1:
             raise ValueError(
-                f"'temperature' of a teacher needs to be 1, or left out, with at='all' (got "
-                f"{temperature!r})"
+                f"'{prefix}temperature' of a teacher needs to be 1, or left out, with "
+                f"{prefix}at='all' (got {temperature!r})"
             )
 
     @property
@@ -120,17 +128,18 @@ class Teacher:
         return replace(self, model=model)
 
     def _check_positions(self, student: RecModel) -> None:
+        at = f"{self.prefix}at"
         for model in (self.model, student):
             if not model.has_next_states:
                 raise ValueError(
-                    f"'teacher' with at='all' needs two models that predict the next item at every "
-                    f"position, and {type(model).__name__} does not; use at='end'"
+                    f"'teacher' with {at}='all' needs two models that predict the next item at "
+                    f"every position, and {type(model).__name__} does not; use {at}='end'"
                 )
         own, theirs = student.sampling.max_len, self.model.sampling.max_len
         if own != theirs:
             raise ValueError(
-                f"'teacher' with at='all' needs to read as many events as its student (got "
-                f"'max_len' of {theirs} and {own}); use at='end', or the same 'max_len'"
+                f"'teacher' with {at}='all' needs to read as many events as its student (got "
+                f"'max_len' of {theirs} and {own}); use {at}='end', or the same 'max_len'"
             )
 
     @cached_property
