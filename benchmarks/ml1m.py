@@ -273,8 +273,8 @@ def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
         if options.eval_only:
             return None
         result = fit(
-            model, task.split, settings, folder=one.folder, resume=options.resume, show=False,
-            teacher=one.teacher,
+            model, task.split, settings, folder=one.folder, show=False, teacher=one.teacher,
+            resume=options.resume and model.num_parameters() > 0,
         )  # fmt: skip
         result.check_finished(settings.metric)
         return None

@@ -144,13 +144,17 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert not all(torch.equal(weights[k], other[k]) for k in weights)
 
 
-def test_models_that_only_count_pass_through(quiet: Make, make: Make, split: Split) -> None:
+def test_models_that_only_count_pass_through(
+    quiet: Make, make: Make, split: Split, tmp_path: Path
+) -> None:
     model = make(split, "markov")
     batch = SeedLoader(EventIndex(split.graph), model.sampling).batch(split.val)
     before = model.score(batch)
     result = quiet(model)
     assert (result.stopped, result.epochs, result.history) == ("no parameters", 0, [])
     assert torch.equal(model.score(batch), before)
+    with pytest.raises(ValueError, match="'resume': SkipMarkov has no parameters.*leave it out"):
+        quiet(model, folder=tmp_path, resume=True)
 
 
 # ---- what it reads ----------------------------------------------------------------------------

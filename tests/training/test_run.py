@@ -165,6 +165,11 @@ def test_counting_models_leave_a_folder_too(
         {"NDCG@10": None},
     )
     assert ranked.record.metrics["full"]["HR@10"] == 1.0  # the cycle is what it counts
+    (tmp_path / METRICS).unlink()  # killed while it was measured, for example
+    again = run("markov", make(task.split, "markov"), task, settings, tmp_path, show=False,
+                resume=True)  # fmt: skip
+    assert again.record.metrics == ranked.record.metrics
+    assert (tmp_path / METRICS).is_file()
 
 
 # ---- runs that do not end as planned ----------------------------------------------------------

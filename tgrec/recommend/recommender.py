@@ -165,8 +165,8 @@ class Recommender:
         torch.manual_seed(self.seed)
         model = self.model_class.from_graph(parts.train, **self.settings)
         settings = settings_for(parts.train, model.sampling, training)
-        _check_start(model, init_from, resume)
         if init_from is not None:
+            _check_start(model)
             start_from(model, graph, init_from)
         how = {"weight": distill_weight, "temperature": distill_temperature, "at": distill_at}
         self.result = train_or_say_why(
@@ -354,13 +354,12 @@ class Recommender:
         return rec
 
 
-def _check_start(model: RecModel, init_from: str | os.PathLike[str] | None, resume: bool) -> None:
-    """Raises ValueError if a model that only counts is to go on from somewhere."""
-    asked = "init_from" if init_from is not None else "resume" if resume else None
-    if asked is not None and model.num_parameters() == 0:
+def _check_start(model: RecModel) -> None:
+    """Raises ValueError if a model that only counts is to start from another one."""
+    if model.num_parameters() == 0:
         raise ValueError(
-            f"'{asked}': {type(model).__name__} has no parameters, it counts the events anew every "
-            f"time; leave it out"
+            f"'init_from': {type(model).__name__} has no parameters, it counts the events anew "
+            f"every time; leave it out"
         )
 
 

@@ -57,7 +57,8 @@ def fit(
     process trains on its share of each batch and the loss is averaged over all of it.
 
     Args:
-        model: From ``from_graph(split.train)``. Models without parameters are returned as they are.
+        model: From ``from_graph(split.train)``. Models without parameters are returned as they are,
+            and have nothing to ``resume``.
         split: Histories for training come from ``split.train`` only.
         settings: How; ``overrides`` change single values, as in ``fit(model, split, epochs=5)``.
         folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
@@ -70,13 +71,18 @@ def fit(
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
-        ValueError: If there is nothing to train on, no such device, or checkpoint or teacher do
-            not fit.
+        ValueError: If there is nothing to train on or to resume, no such device, or checkpoint or
+            teacher do not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
     device = check_device(settings.device)
     teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
+        if resume:
+            raise ValueError(
+                f"'resume': {type(model).__name__} has no parameters, it counts the events anew "
+                f"every time; leave it out"
+            )
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
     keep_freed_memory()
     model.to(device)

@@ -103,7 +103,8 @@ def run(
         task: What to measure on.
         settings: How to train; also the track and the device of the evaluation, which is in fp32.
         folder: From :func:`new_folder`.
-        resume: Continue the training in ``folder``.
+        resume: Continue the training in ``folder``. Models without parameters have none, and are
+            measured again.
         train: False only evaluates.
         show: Print progress.
         extra: Further JSON values for ``config.json``.
@@ -142,8 +143,8 @@ def run(
     if train:
         try:
             result = fit(
-                model, task.split, settings, folder=folder, resume=resume, show=show,
-                after_epoch=after_epoch, teacher=teacher,
+                model, task.split, settings, folder=folder, show=show, teacher=teacher,
+                after_epoch=after_epoch, resume=resume and model.num_parameters() > 0,
             )  # fmt: skip
         except NotFiniteError as error:
             if error.best_epoch:
