@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tgrec.data import History, RecBatch, Targets, TemporalRecGraph, leave_one_out
 from tgrec.datasets import simulate_movielens
@@ -414,7 +416,7 @@ def test_t2_reads_the_time_of_the_question_and_t1_does_not() -> None:
 @torch.no_grad()
 def test_the_mask_token_is_no_negative_and_new_items_neither() -> None:
     model = build(features=["genre"])
-    model.inputs.item_trained[:5] = False
+    model.inputs.set_trained(torch.arange(40) >= 5)
     items, states = model.encode_item(), torch.randn(3, 2, 16)
     rows = torch.tensor([[0, 1], [1, 1], [0, 0]]).bool()
     target = torch.tensor([[1, 5], [39, 8], [2, 3]])
@@ -424,6 +426,67 @@ def test_the_mask_token_is_no_negative_and_new_items_neither() -> None:
     wanted = torch.nn.functional.cross_entropy(logits, target[rows] - 5, reduction="sum")
     torch.testing.assert_close(lost, wanted)
     assert int(count) == 3
+
+
+def by_masks(model: Any, items: Tensor, states: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+    """The loss of items, whose rows are picked by a mask at every call."""
+    trained, target = model.inputs.item_trained, target[rows]
+    place = (trained.cumsum(0) - 1)[target]
+    biases = model.inputs.popularity_logits()[trained], model.inputs.left_out(target)
+    states = model.next_item(states)[rows]
+    return module.linear_cross_entropy(states, items[trained], place, *biases)
+
+
+def test_numbers_of_trained_items_follow_the_mask() -> None:
+    """Losses and gradients have the same bits, however the mask has come to the model."""
+    gone = SPLIT.train[GRAPH.interaction_types[0]].edge_index[1] % 3 == 1
+    train = SPLIT.train.select_events(~gone, GRAPH.interaction_types[0][1])
+    made, loaded = build(train), build()
+    by_hand = EnhancedBERT4Rec(**made.config).eval()
+    assert by_hand.inputs.trained.tolist() == list(range(40))
+    loaded.load_state_dict(made.state_dict())
+    by_hand.load_state_dict(copy.deepcopy(made.state_dict()), assign=True)
+    there = made.inputs.item_trained
+    assert 0 < int(there.sum()) < 40
+    states, rows = torch.randn(6, 3, 16), torch.rand(6, 3) < 0.7
+    target = there.nonzero()[torch.randint(int(there.sum()), (6, 3)), 0]
+    for model in (made, loaded, by_hand, copy.deepcopy(loaded)):
+        assert model.inputs.trained.tolist() == there.nonzero()[:, 0].tolist()
+        found = []
+        for way in (partial(model._item_loss, model.next_item), partial(by_masks, model)):
+            model.zero_grad()
+            lost = way(model.encode_item(), states, rows, target)
+            lost = lost[0] if isinstance(lost, tuple) else lost
+            lost.backward()
+            found.append([lost, *(p.grad for p in model.parameters() if p.grad is not None)])
+        assert len(found[0]) == len(found[1]) > 4
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+class Masks(TorchDispatchMode):
+    """Notes the lengths of masks ``[N]`` by which rows are picked: a GPU is waited for there."""
+
+    lengths: set[int]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.index.Tensor, torch.ops.aten.nonzero.default):
+            picked = args[1] if func is torch.ops.aten.index.Tensor else args[:1]
+            masks = [m for m in picked if m is not None and m.dtype == torch.bool]
+            self.lengths |= {m.numel() for m in masks if m.dim() == 1}
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_picks_items_by_a_mask() -> None:
+    model = build()
+    batch = training_batch(model)
+    with Masks() as masks:
+        masks.lengths = set()
+        by_masks(model, model.encode_item(), torch.randn(1, 1, 16), torch.ones(1, 1).bool(),
+                 batch.item[:1].unsqueeze(1))  # fmt: skip
+        assert masks.lengths == {model.num_items}
+        masks.lengths = set()
+        model.loss(batch).backward()
+        assert model.num_items not in masks.lengths
 
 
 # ---- attention and heads ---------------------------------------------------------------------
@@ -534,7 +597,7 @@ def test_somebody_new_is_scored_by_what_is_known() -> None:
 @torch.no_grad()
 def test_a_new_item_is_scored_by_its_genres_and_year() -> None:
     model = build()
-    model.inputs.item_trained[:2] = False
+    model.inputs.set_trained(torch.arange(40) >= 2)
     items = model.encode_item()
     for item in (0, 1):
         genre = GRAPH["item"].genre[item].nonzero().view(-1).tolist()

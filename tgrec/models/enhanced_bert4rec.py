@@ -341,14 +341,14 @@ class EnhancedBERT4Rec(RecModel):
         As negatives of every prediction, items that never occur would teach what they have in
         common with no chosen item: their genres and years.
         """
-        trained, target = self.inputs.item_trained, target[rows]
-        place = (trained.cumsum(0) - 1)[target]
+        trained, target = self.inputs.trained, target[rows]
+        place = self.inputs.trained_place.index_select(0, target)
         biases: tuple[Tensor, ...] = ()
         if self.inputs.popularity is not None:
-            popular = self.inputs.popularity_logits()[trained]
+            popular = self.inputs.popularity_logits().index_select(0, trained)
             biases = popular, self.inputs.left_out(target)
-        lost = linear_cross_entropy(head(hidden)[rows], items[trained], place, *biases)
-        return lost, rows.sum()
+        hidden, items = head(hidden)[rows], items.index_select(0, trained)
+        return linear_cross_entropy(hidden, items, place, *biases), rows.sum()
 
     def _rating_loss(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,9 @@ class SideInputs(nn.Module):
         profile_names: The user features among ``features``.
         fact_names: What the columns of :meth:`facts` are, with what stands around them in
             :class:`tgrec.nn.context_attention.ContextAttention`.
-        item_trained: ``[N]`` bool, which items have training events.
+        item_trained: ``[N]`` bool, which items have training events (:meth:`set_trained`).
+        trained: ``[T]`` int64, the same as numbers.
+        trained_place: ``[N]`` int64, where each of them stands in ``trained``.
         item_count: ``[N]`` float32, how many; for items without any, what is usual for their
             genres.
         rating_scale: ``[4]`` mean, standard deviation, least and largest of training ratings.
@@ -54,6 +57,8 @@ class SideInputs(nn.Module):
     item_year: Tensor
     user_values: Tensor
     item_trained: Tensor
+    trained: Tensor
+    trained_place: Tensor
     item_count: Tensor
     user_trained: Tensor
     rating_scale: Tensor
@@ -98,6 +103,21 @@ class SideInputs(nn.Module):
             "rating_scale": torch.tensor([0.0, 1.0, -math.inf, math.inf]),
         }.items():
             self.register_buffer(name, value)
+        for name in ("trained", "trained_place"):
+            self.register_buffer(name, torch.arange(num_items), persistent=False)
+
+    def set_trained(self, trained: Tensor) -> None:
+        """Says which items have training events, ``[N]`` bool.
+
+        Their numbers are found here, once: to pick rows by a mask, a GPU has to be waited for.
+        """
+        self.item_trained.copy_(trained)
+        self.trained = self.item_trained.nonzero().squeeze(1)
+        self.trained_place = self.item_trained.cumsum(0) - 1
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.set_trained(self.item_trained)
 
     def fill(self, graph: TemporalRecGraph) -> None:
         """Copies what a graph says of its nodes, and who has events in it."""
@@ -108,7 +128,7 @@ class SideInputs(nn.Module):
         for column, name in enumerate(self.profile_names):
             self.user_values[:, column] = feature_values(graph, name)
         counts = item_counts(graph).cpu()
-        self.item_trained.copy_(counts > 0)
+        self.set_trained(counts > 0)
         usual = usual_count(counts, self.item_genre.cpu(), self.item_genre.cpu())
         self.item_count.copy_(torch.where(counts > 0, counts, usual))
         users = torch.cat([graph[t].edge_index[0].cpu() for t in graph.interaction_types])
