@@ -101,7 +101,8 @@ class Plan:
     @property
     def two_stages(self) -> bool:
         """Whether stage 2 stands on a stage 1 of its own."""
-        return not self.options.joint and self.options.inputs != "sequence"
+        sequence = self.options.inputs == "sequence"
+        return not (self.options.joint or sequence or self.paths)
 
     @property
     def paths(self) -> dict[str, Path]:

@@ -152,9 +152,10 @@ def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     assert measured.settings["stage1_settings"]["epochs"] == 1
     # Stage 2 on the vectors of the files says what they hold.
     path = folder / "spe_emb_ep1_A.npy"
-    code, printed = call(f"recommend --target kitchen {TINY},spe_emb_path={path}")
+    code, printed = call(f"all --target kitchen {TINY},spe_emb_path={path}")
     assert code == 0, printed
     assert "vectors come from files" in printed
+    assert "stage 1" not in printed  # there is nothing that would read it
     assert "nothing says" not in printed
     # Training events of the one target are what the other one asks for.
     code, printed = call(f"recommend --target food {TINY},spe_emb_path={path}")
