@@ -168,6 +168,19 @@ def test_derived_edges_are_walked_in_the_last_hop(shop: TemporalRecGraph) -> Non
         assert torch.equal(batch[NEXT].edge_weight[mine], edges[NEXT].edge_weight[rows])
     with pytest.raises(ValueError, match=r"'num_neighbors' of .*needs zeros before the last hop"):
         NeighborhoodReader(index, replace(sampling, num_neighbors={views: (3, 1), NEXT: (2, 2)}))
+    for hops, said in (
+        ({views: (3, 0), ("user", "saved", "item"): (0, 2)}, "'saved'.*which is no kind of events"),
+        ({views: [3, 0], NEXT: (0, 2)}, "needs a tuple with a number per hop"),
+        ({views: 3}, "needs a tuple with a number per hop"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            NeighborhoodReader(index, replace(sampling, num_neighbors=hops))
+    del edges[NEXT].edge_weight
+    with pytest.raises(ValueError, match="'derived' needs 'edge_weight' for"):
+        NeighborhoodReader(index, sampling)
+    for relation in (-1, "views", True):
+        with pytest.raises(ValueError, match="'relation' needs the number of a kind of events"):
+            Sampling(relation=relation)  # type: ignore[arg-type]
 
 
 def test_users_without_a_past_and_data_without_times() -> None:

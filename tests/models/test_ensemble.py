@@ -9,7 +9,7 @@ import torch
 
 from tgrec.data import RecBatch, leave_one_out
 from tgrec.loader import SeedLoader, training_seeds
-from tgrec.models import BERT4Rec, Ensemble, RecModel, SASRec, TGTBERT4Rec
+from tgrec.models import BERT4Rec, Ensemble, RecModel, SASRec, TGTBERT4Rec, TriGRec
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph
 from tgrec.training import Teacher, fit
@@ -59,5 +59,22 @@ def test_members_that_do_not_go_together_are_named() -> None:
         Ensemble([])
     with pytest.raises(ValueError, match=r"the same items \(got 20 and 21\)"):
         Ensemble([model, SASRec(21, **SMALL)])
-    with pytest.raises(ValueError, match=r"max_len=10.*max_len=9.*the same 'max_len'"):
+    with pytest.raises(ValueError, match=r"max_len=10.*max_len=9.*give them the same settings"):
         Ensemble([model, SASRec(20, **{**SMALL, "max_len": 9})])
+
+
+def test_members_read_the_same_transitions() -> None:
+    """What they are asked for in training does not matter; the neighbourhoods do."""
+    models = [
+        TriGRec.from_graph(SPLIT.train, stage=stage, **SMALL).eval()
+        for stage in ("users", "joint", "joint")
+    ]
+    ensemble = Ensemble(models[:2])
+    batch = SeedLoader(EventIndex(SPLIT.graph), ensemble.sampling).batch(SPLIT.test)
+    with torch.no_grad():
+        assert ensemble.score(batch).isfinite().all()
+    assert models[2].users is not None
+    assert models[2].users.edges is not None
+    models[2].users.edges.weight[0] *= 2
+    with pytest.raises(ValueError, match="give them the same settings and training events"):
+        Ensemble(models)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,27 +133,92 @@ def rows_and_trees(
     return training_cloze(batch, split.train["item"].domain, 0.5, last_prob), batch.graph
 
 
-def test_a_users_own_transitions_are_left_out(split: Split) -> None:
-    """What a row reads of the graph is what it would be had its user never been there."""
-    train, user = split.train, int(split.test.user[0])
-    without = train
-    for edge_type in train.interaction_types:
-        keep = train[edge_type].edge_index[0] != user
-        without = without.select_events(keep, relation=edge_type[1])
-    whole, alone = (edges_of(graph, train.num_items) for graph in (train, without))
-    cloze, tree = rows_and_trees(split, whole)
-    assert int(cloze.mask[user].sum()) == int((EventIndex(train).user == user).sum())
-    place, nodes = places_of(tree, cloze.item.size(1)), tree["item"]
-    for kind, weight in whole.without_own(tree, place, cloze.target).items():
-        source, target = tree[kind].edge_index
-        mine = nodes.batch[target] == user
-        assert mine.any()
-        pairs = torch.stack([nodes.n_id[target], nodes.n_id[source]])[:, mine]
-        expected = torch.zeros(train.num_items, train.num_items)
-        apart = alone.graph()[kind]
-        expected[apart.edge_index[1], apart.edge_index[0]] = apart.edge_weight
-        assert torch.allclose(weight[mine], expected[pairs[0], pairs[1]], atol=1e-5)
-        assert float(weight[mine].sum()) < float(tree[kind].edge_weight[mine].sum())
+def lists(seed: int, repeats: bool) -> TemporalRecGraph:
+    """24 users in two domains, 2 to 9 events each, some of them the same item again."""
+    draw, rows = random.Random(seed), []
+    for user in range(24):
+        items = [draw.randrange(12) for _ in range(draw.randrange(2, 10))]
+        rows += [(user, item) for item in (items if repeats else dict.fromkeys(items))]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    table["domain"] = ["ab"[item % 2] for item in table.item_id]
+    items = pd.DataFrame({"item_id": range(12)})
+    return TemporalRecGraph.from_pandas(table, time=None, relation="domain", items=items)
+
+
+def left_of_each(
+    graph: TemporalRecGraph, edges: TransitionEdges
+) -> Iterator[tuple[int, int, int, list[tuple[float, int]]]]:
+    """(user, item, kind, heard): weights and items that hang at each node of each user's row."""
+    sampling = edges.sampling(16, ["a", "b"], None)
+    loader = SeedLoader(EventIndex(graph), sampling)
+    batch = loader.batch(training_seeds(loader.index, 16), key=0)
+    tree = batch.graph
+    assert tree is not None
+    nodes = tree["item"]
+    cloze = training_cloze(batch, known_domains(graph), 0.0, 1.0)
+    for kind, (edge_type, weight) in enumerate(edges.without_own(tree, cloze).items()):
+        later, earlier = tree[edge_type].edge_index
+        for node in earlier.unique().tolist():
+            mine = (earlier == node) & (weight > 0)
+            heard = list(zip(weight[mine].tolist(), nodes.n_id[later[mine]].tolist(), strict=True))
+            user = int(batch.user[nodes.batch[node]])
+            yield user, int(nodes.n_id[node]), kind, sorted(heard, reverse=True)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("num_neighbors", [1, 2, 12])
+def test_a_users_own_transitions_are_left_out(repeats: bool, num_neighbors: int) -> None:
+    """What a row hears of the graph is what it would be had its user never been there.
+
+    With repeats more of an item's own transitions than are kept in stock can be the user's own, so
+    fewer may be left; none is heavier than it should be.
+    """
+    compared = 0
+    for seed in range(3):
+        graph = lists(seed, repeats)
+        domain, found = known_domains(graph), {}
+        edges = TransitionEdges(12, 2, num_neighbors, max_lag=3, decay=0.8)
+        edges.fill(graph, domain)
+        for user, item, kind, heard in left_of_each(graph, edges):
+            if user not in found:
+                others = graph
+                for edge_type in graph.interaction_types:
+                    keep = graph[edge_type].edge_index[0] != user
+                    others = others.select_events(keep, relation=edge_type[1])
+                found[user] = add_transitions(others, 3, 0.8)["item", "next", "item"]
+            store = found[user]
+            mine = (store.edge_index[0] == item) & (store.edge_index[1] != item)
+            mine &= (domain[store.edge_index[1]] != domain[item]) == bool(kind)
+            wanted = store.edge_weight[mine].sort(descending=True).values.tolist()
+            by_item = dict(zip(store.edge_index[1, mine].tolist(), store.edge_weight[mine].tolist(),
+                               strict=True))  # fmt: skip
+            assert all(weight == pytest.approx(by_item[other]) for weight, other in heard)
+            if not repeats or num_neighbors == 12:
+                expected = wanted[:num_neighbors]
+                assert [weight for weight, _ in heard] == pytest.approx(expected)
+                compared += len(expected)
+    assert compared > 400 or (repeats and num_neighbors < 12)
+
+
+@torch.no_grad()
+def test_with_the_target_left_out_no_transition_into_it_is_heard() -> None:
+    """Nobody else has met the items of user 8, so that nothing of the graph is left for them."""
+    rows = [(u, i) for u in range(8) for i in range(4)] + [(8, 4), (8, 5), (8, 6)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    graph = TemporalRecGraph.from_pandas(table, time=None)
+    model = TriGRec.from_graph(graph, stage="joint", **SMALL).eval()
+    model.counts = None  # beside the score; they leave it out by themselves
+    index = EventIndex(graph)
+    seeds = training_seeds(index, 16)
+    seeds = seeds.select(seeds.user == 8)
+    batch = SeedLoader(index, model.sampling).batch(seeds, key=0)
+    assert model.users is not None
+    assert model.users.edges is not None
+    told, left_out = model.score(batch), model.score_left_out(batch)
+    model.users.edges.weight[4:7] = 0
+    nothing = model.score(SeedLoader(index, model.sampling).batch(seeds, key=0))
+    assert torch.equal(left_out, nothing)
+    assert not torch.equal(told, nothing)
 
 
 def test_transitions_inside_and_across_domains(split: Split) -> None:
@@ -164,7 +231,7 @@ def test_transitions_inside_and_across_domains(split: Split) -> None:
         for item in target.unique().tolist():
             mine = (counted.edge_index[0] == item) & (counted.edge_index[1] != item)
             mine &= (domain[counted.edge_index[1]] != domain[item]) == bool(kind)
-            heaviest = counted.edge_weight[mine].sort(descending=True).values[:4]
+            heaviest = counted.edge_weight[mine].sort(descending=True).values[: 4 + 3]
             kept = store.edge_weight[target == item].sort(descending=True).values
             torch.testing.assert_close(kept, heaviest)
 
@@ -495,7 +562,7 @@ def test_the_second_stage_leaves_the_first_as_it_was(split: Split, tmp_path: Pat
         assert torch.equal(loaded.score(batch), second.score(batch))
 
 
-def test_vectors_from_the_graph(split: Split) -> None:
+def test_vectors_from_the_graph(split: Split, tmp_path: Path) -> None:
     graph = split.train.before(split.graph.num_events)
     graph["user"].spe = torch.randn(graph.num_users, 8)
     graph["user"].cross = torch.randn(graph.num_users, 8)
@@ -508,6 +575,13 @@ def test_vectors_from_the_graph(split: Split) -> None:
     other = replace(batch, user=batch.user.roll(1))
     with torch.no_grad():
         assert not torch.equal(model.score(batch), model.score(other))
+    # Without what the events say, they are found again by their names.
+    save_model(model, tmp_path, learned_only=True)
+    with torch.no_grad():
+        again = load_model(tmp_path, MODELS, train=graph)
+        assert torch.equal(again.score(batch), model.score(batch))
+    with pytest.raises(ValueError, match="the graph has no 'spe'; with_user_vectors"):
+        load_model(tmp_path, MODELS, train=split.train)
 
 
 def test_vectors_of_different_widths_are_refused(split: Split) -> None:

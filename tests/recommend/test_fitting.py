@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tgrec.data import Sampling
+from tgrec.data import Sampling, TemporalRecGraph
 from tgrec.datasets import read_interactions
 from tgrec.models import SASRec
 from tgrec.recommend import Recommender, fitting
@@ -189,6 +189,20 @@ def test_a_profile_is_said_in_words_codes_or_years() -> None:
 def test_slips_are_answered(call: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call(cycle_graph())
+
+
+def test_settings_suit_those_who_are_asked_for() -> None:
+    """Of 600 users 20 have an event of the second kind."""
+    rows = [(u, i, "a") for u in range(600) for i in range(3)] + [(u, 9, "b") for u in range(20)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "kind"])
+    graph = TemporalRecGraph.from_pandas(table, time=None, relation="kind")
+    steps = []
+    for relation, seeds in ((None, 600), (0, 600), (1, 20)):
+        found = settings_for(graph, Sampling(max_len=50, relation=relation), {})
+        steps.append((max(1, seeds // found.batch_size), found.epochs))
+    assert steps[0] == steps[1]
+    assert steps[2][0] < steps[0][0]
+    assert steps[2][1] >= steps[0][1]
 
 
 def test_settings_suit_the_size_of_the_data() -> None:

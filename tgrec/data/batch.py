@@ -165,13 +165,21 @@ class Sampling:
                 f"'max_len' needs to be a positive integer (got {self.max_len}); it is the number "
                 f"of past events that a model reads"
             )
-        hops = self.num_neighbors  # those by edge type are checked by the sampler, which knows them
-        if isinstance(hops, tuple | list) and not (
-            hops and all(k == -1 or _is_count(k) for k in hops)
-        ):
+        hops = self.num_neighbors
+        if isinstance(hops, Mapping):  # the sampler, which knows the edge types, checks the rest
+            if bad := [fan_out for fan_out in hops.values() if not isinstance(fan_out, tuple)]:
+                raise ValueError(
+                    f"'num_neighbors' needs a tuple with a number per hop for each edge type (got "
+                    f"{bad[0]!r})"
+                )
+        elif hops is not None and not (hops and all(k == -1 or _is_count(k) for k in hops)):
             raise ValueError(
                 f"'num_neighbors' needs one positive integer per hop, or -1 for all edges (got "
                 f"{hops})"
+            )
+        if self.relation is not None and not (self.relation == 0 or _is_count(self.relation)):
+            raise ValueError(
+                f"'relation' needs the number of a kind of events (got {self.relation!r})"
             )
         if self.train_strategy not in STRATEGIES:
             raise ValueError(
@@ -206,7 +214,9 @@ class Sampling:
             hops = {edge_type: fan_out for edge_type, fan_out in some.items() if any(fan_out)}
         elif hops is not None:
             hops = hops[chosen]
-        return replace(self, num_neighbors=hops or None)
+        walks_derived = isinstance(hops, Mapping) and any(e[0] == e[2] for e in hops)
+        derived = self.derived if walks_derived else None
+        return replace(self, num_neighbors=hops or None, derived=derived)
 
 
 def _is_count(value: object) -> bool:

@@ -78,9 +78,10 @@ def graft(top: HeteroData, trees: HeteroData) -> HeteroData:
         first = 0 if above is None else size
         store.num_sampled_nodes = [first, *below.num_sampled_nodes]
     depth = len(trees["item"].num_sampled_nodes) - 1
+    levels = ((top, 1, 0), (trees, depth, size))  # batch, its hops, users that stand before its own
     for edge_type in dict.fromkeys([*top.edge_types, *trees.edge_types]):
         parts, counts = [], []
-        for batch, hops, users in ((top, 1, 0), (trees, depth, size)):
+        for batch, hops, users in levels:
             if edge_type not in batch.edge_types:
                 counts += [0] * hops
                 continue

@@ -12,6 +12,7 @@ from torch_geometric.data.storage import NodeStorage
 
 from tgrec.data import Sampling
 from tgrec.data.batch import Strategy
+from tgrec.data.reverse import reverse_type
 from tgrec.data.temporal_graph import EdgeType
 from tgrec.sampler import EventIndex, TemporalNeighborSampler
 from tgrec.sampler.event_index import EventList
@@ -21,7 +22,7 @@ class NeighborhoodReader:
     """(user, cut) in, a ``HeteroData`` of strictly earlier events out, one tree per user.
 
     The first hop holds events of the user, the next one events of these items strictly before the
-    event that led there, and so on. Hence all that a tree holds is a function of the user's own
+    event that led there, and so on. Hence which events a tree holds is a function of the user's own
     events before the cut: where in the order, or when, the question is asked cannot be told from
     it. (Events of the items up to the cut would tell: a popular item has one every few minutes.)
 
@@ -53,6 +54,8 @@ class NeighborhoodReader:
         if sampling.num_neighbors is None:
             raise ValueError("'sampling' needs 'num_neighbors' (got None)")
         self.index, self.sampling = index, sampling
+        forward = [("user", relation, "item") for relation in index.relations]
+        self._events = {*forward, *(reverse_type(edge_type) for edge_type in forward)}
         self.derived = None if sampling.derived is None else sampling.derived()
         self._check_derived()
         self._logs = (
@@ -65,11 +68,22 @@ class NeighborhoodReader:
     def _check_derived(self) -> None:
         hops = self.sampling.num_neighbors
         for edge_type, fan_out in hops.items() if isinstance(hops, Mapping) else ():
-            if edge_type[0] == edge_type[2] and any(fan_out[:-1]):
+            if edge_type in self._events:
+                continue
+            if edge_type[0] != edge_type[2]:
+                raise ValueError(
+                    f"'num_neighbors' names {edge_type}, which is no kind of events: known are "
+                    f"{sorted(self._events)}"
+                )
+            if any(fan_out[:-1]):
                 raise ValueError(
                     f"'num_neighbors' of {edge_type} needs zeros before the last hop (got "
                     f"{fan_out}): past a derived edge, which has no clock, nothing says what is "
                     f"earlier"
+                )
+            if self.derived is not None and "edge_weight" not in self.derived[edge_type]:
+                raise ValueError(
+                    f"'derived' needs 'edge_weight' for {edge_type}, so that the heaviest are drawn"
                 )
 
     @cached_property
@@ -129,7 +143,7 @@ class NeighborhoodReader:
         out = sampler.sample({node_type: (node, cut, batch)})
         edges = {e: torch.stack([out.row[e], out.col[e]]) for e in out.row}
         e_id = {e: place for e, place in (out.edge or {}).items() if place is not None}
-        logs = {e: self._log(e, place) for e, place in e_id.items() if e[0] != e[2]}
+        logs = {e: self._log(e, place) for e, place in e_id.items() if e in self._events}
         data = HeteroData()
         for name, nodes in out.node.items():
             store = data[name]

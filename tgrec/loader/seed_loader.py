@@ -89,7 +89,10 @@ def training_seeds(
 
 
 def _back_to(asked: Tensor, chosen: Tensor, start: Tensor) -> Tensor:
-    """For each place, the last one up to it that is ``asked``, if it is not before ``start``."""
+    """For each place, the last one up to it that is ``asked``, each once.
+
+    Places without one from ``start`` on are left out.
+    """
     place = torch.arange(asked.numel(), device=asked.device)
     last = torch.where(asked, place, -1).cummax(0).values[chosen]
     out: Tensor = last[last >= start].unique()

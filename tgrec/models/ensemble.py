@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from tgrec.data import RecBatch
+from tgrec.data import RecBatch, Sampling
 from tgrec.models.base import RecModel
 
 
@@ -36,10 +37,10 @@ class Ensemble(RecModel):
                     f"'members' need to score the same items (got {members[0].num_items} and "
                     f"{member.num_items})"
                 )
-            if member.sampling != members[0].sampling:
+            if not _alike(members[0].sampling, member.sampling):
                 raise ValueError(
                     f"'members' need to read the same (got {members[0].sampling} and "
-                    f"{member.sampling}); give them the same 'max_len'"
+                    f"{member.sampling}); give them the same settings and training events"
                 )
         super().__init__(members[0].num_items)
         self.sampling = members[0].sampling
@@ -70,3 +71,17 @@ class Ensemble(RecModel):
     def _mean(self, answer: Callable[[RecModel], Tensor]) -> Tensor:
         likely = [answer(cast(RecModel, m)).float().log_softmax(1) for m in self.members]
         return torch.stack(likely).mean(0)
+
+
+def _alike(one: Sampling, other: Sampling) -> bool:
+    """Whether both read the same, whatever they are asked for in training."""
+    if replace(one, relation=None) != replace(other, relation=None):
+        return False
+    if one.derived is None or other.derived is None:
+        return one.derived is other.derived
+    graphs = one.derived(), other.derived()
+    return all(
+        torch.equal(graphs[0][edge_type][name].cpu(), graphs[1][edge_type][name].cpu())
+        for edge_type in graphs[0].edge_types
+        for name in ("edge_index", "edge_weight")
+    )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
-from tgrec.models.base import RecModel, arguments, choose_value
+from tgrec.models.base import RecModel, arguments, choose_value, inner_products
 from tgrec.models.bert4rec import BERTBranch
 from tgrec.models.markov import SkipMarkov
 from tgrec.models.tokens import shut_pairs
@@ -53,7 +53,8 @@ class TriGRec(RecModel):
     out too small.
 
     The vectors are computed from the same masked sequence that stage 2 reads, so none is made of
-    an item that is asked for, nor of anything at or past the cut. A sequence whose only hole is
+    an item that is asked for, nor of anything at or past the cut (the counts are of all training
+    events, less those of the row). A sequence whose only hole is
     its last position is read from left to right (one encoder for both, as in UniLM, Dong et al.,
     arXiv 1905.03197): as at inference; in training every earlier position predicts its item too,
     from the sequence alone, because the vectors hold what comes after it.
@@ -90,8 +91,10 @@ class TriGRec(RecModel):
         use_graph: Whether the graph is read.
         graph_weight: w.
         choose_weight: Whether w is chosen on validation when stage 2 has been trained.
-        loaded: Number of user vectors read from the graph instead of made here, see
-            :meth:`from_graph`. Unlike those made here they hold items that training asks for.
+        loaded: Names of user features ``[U, D]`` of the graph, which
+            :func:`tgrec.training.with_user_vectors` puts there, to read as vectors instead of
+            making them. They have to be made of events before each user's validation cut; unlike
+            those made here they hold items that training asks for.
         num_users: U, filled by :meth:`from_graph` where vectors are loaded.
         num_edges: E of the counts, filled by :meth:`from_graph`.
     """
@@ -118,11 +121,13 @@ class TriGRec(RecModel):
         use_graph: bool = True,
         graph_weight: float = 1.0,
         choose_weight: bool = False,
-        loaded: int = 0,
+        loaded: Sequence[str] = (),
         num_users: int = 1,
         num_edges: int | None = None,
     ) -> None:
-        super().__init__(**{**arguments(locals()), "relations": list(relations)})
+        super().__init__(
+            **{**arguments(locals()), "relations": list(relations), "loaded": list(loaded)}
+        )
         check_config(self.config)
         num_domains, asked = len(relations), None if stage == "users" else target
         self.sampling = Sampling(max_len=max_len, relation=asked)
@@ -163,30 +168,32 @@ class TriGRec(RecModel):
             self.query = nn.Parameter(torch.empty(d_model).normal_(std=0.02))
             self.sequence.encoder = None  # type: ignore[assignment]  # only its head is read
         if inputs != "sequence":
-            count = self.config["loaded"] or len(self.users.names if self.users else [])
+            count = len(self.config["loaded"] or (self.users.names if self.users else ()))
             self.memory = GatedMemory(d_model, count)
         if self.config["loaded"]:
-            shape = (self.config["num_users"], self.config["loaded"], d_model)
+            shape = (self.config["num_users"], len(self.config["loaded"]), d_model)
             self.register_buffer("user_vectors", torch.zeros(shape))
 
     @classmethod
     def from_graph(
-        cls, graph: TemporalRecGraph, target: int | str = 0, loaded: Any = 0, **kwargs: Any
+        cls,
+        graph: TemporalRecGraph,
+        target: int | str = 0,
+        loaded: Sequence[str] = (),
+        **kwargs: Any,
     ) -> Self:
         """Builds the model and counts the transitions of ``graph`` (training events only).
 
         Args:
             graph: Its relations are the domains; items may have ``domain`` (their number).
             target: The relation that is asked for, by name or number.
-            loaded: Names of user features ``[U, D]`` of the graph to read as vectors, which
-                :func:`tgrec.training.with_user_vectors` puts there. They have to be made of events
-                before each user's validation cut.
+            loaded: As the class takes it.
             kwargs: As the class takes them.
         """
         target = number_of(target, graph)
-        features = user_features(graph, loaded or ())
+        features = user_features(graph, loaded)
         if features:
-            kwargs |= {"loaded": len(features), "num_users": graph.num_users,
+            kwargs |= {"loaded": loaded, "num_users": graph.num_users,
                        "d_model": features[0].size(1)}  # fmt: skip
         model = cls(graph.num_items, [t[1] for t in graph.interaction_types], target, **kwargs)
         model.item_domain.copy_(known_domains(graph))
@@ -262,7 +269,9 @@ class TriGRec(RecModel):
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` the prediction at a mask token in the target domain."""
         assert batch.history is not None
-        cloze = question(batch.history, self.num_items, self.target)
+        return self._encode(batch, question(batch.history, self.num_items, self.target))
+
+    def _encode(self, batch: RecBatch, cloze: DomainCloze) -> Tensor:
         if self.stage == "users":
             return self._readings(batch, cloze)
         own = cloze.only(self.target)
@@ -347,8 +356,11 @@ class TriGRec(RecModel):
         return last_of_all(scores, (self.item_domain >= 0) & (self.item_domain != self.target))
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
-        """See :meth:`RecModel.score_left_out`."""
-        scores, counts = super().score(batch), self.counts
+        """See :meth:`RecModel.score_left_out`; the graph's vector leaves the target out, too."""
+        assert batch.history is not None
+        cloze = question(batch.history, self.num_items, self.target, batch.item)
+        scores = inner_products(self._encode(batch, cloze), self.encode_item())
+        counts = self.counts
         return scores if counts is None else scores + self._logits(counts.score_left_out(batch))
 
     def _logits(self, counted: Tensor) -> Tensor:

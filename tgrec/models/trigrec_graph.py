@@ -21,6 +21,7 @@ from tgrec.nn.sage import SAGEEncoder
 KINDS: tuple[EdgeType, ...] = (("item", "rev_inside", "item"), ("item", "rev_across", "item"))
 # Of each kind the heaviest of an item, counted over steps of up to max_lag.
 NUM_NEIGHBORS, MAX_LAG, DECAY = 8, 3, 0.8
+ROUNDING = 1e-4  # of sums of weights, the least of which is DECAY ** (MAX_LAG - 1)
 
 
 class TransitionEdges(nn.Module):
@@ -29,7 +30,7 @@ class TransitionEdges(nn.Module):
     Args:
         num_items: N.
         num_kinds: 1 where there is one domain, else 2: inside, across.
-        num_neighbors: K kept per item and kind.
+        num_neighbors: K, how many per item and kind are heard.
         max_lag: Largest step counted.
         decay: Weight of one more step.
     """
@@ -44,7 +45,9 @@ class TransitionEdges(nn.Module):
     ) -> None:
         super().__init__()
         self.kinds, self.max_lag, self.decay = KINDS[:num_kinds], max_lag, decay
-        shape = (num_items, num_kinds, num_neighbors)
+        self.num_neighbors = num_neighbors
+        # Some more than are heard, in the place of those that are of the asker alone.
+        shape = (num_items, num_kinds, num_neighbors + max_lag)
         self.register_buffer("neighbor", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("weight", torch.zeros(shape))
         self.neighbor: Tensor
@@ -85,39 +88,55 @@ class TransitionEdges(nn.Module):
         fan_outs |= {e: (0, self.weight.size(2)) for e in self.kinds}
         return Sampling(max_len, fan_outs, relation=asked, derived=self.graph)
 
-    def without_own(self, tree: HeteroData, place: Tensor, item: Tensor) -> dict[EdgeType, Tensor]:
+    def without_own(self, tree: HeteroData, cloze: DomainCloze) -> dict[EdgeType, Tensor]:
         """Weights ``[E]`` of the transitions of a tree without what its own user has added.
 
         Counts of training events hold the transitions of the very user who is asked about, those
-        into the target among them. While training, what is taken away is what this row has added.
-        In a test the row also has events that were never counted, the validation target and what
+        into the target among them. What is taken away is what the events of the row have added,
+        then the K heaviest of each item are kept: as if they had never been counted, where a row
+        has no item twice. What followed the row, in other domains or windows, stays counted. In a
+        test the row also has events that were never counted, the validation target and what
         followed it in other domains: what is taken away for these is a little of what other users
         have added (0.5 % of the graph's vector on average).
 
         Args:
             tree: Of :class:`tgrec.loader.NeighborhoodReader`.
-            place: ``[n]`` where its items stand in the rows, see :func:`places_of`.
-            item: ``[B, S]`` the rows, the target at their end.
+            cloze: The rows, of which ``target`` and ``mask`` are read.
         """
-        nodes, out = tree["item"], {}
+        nodes, size, item = tree["item"], self.weight.size(0) + 1, cloze.target
+        row, pairs, shares = torch.arange(item.size(0), device=item.device).unsqueeze(1), [], []
+        for step in range(1, min(self.max_lag, item.size(1) - 1) + 1):
+            pair = (row * size + item[:, :-step]) * size + item[:, step:]
+            pairs.append(pair[cloze.mask[:, :-step]])
+            shares.append(torch.full_like(pairs[-1], self.decay ** (step - 1), dtype=torch.float32))
+        pair, place = torch.cat(pairs).unique(return_inverse=True)
+        own = torch.zeros_like(pair, dtype=torch.float32).index_add(0, place, torch.cat(shares))
+        out = {}
         for edge_type in self.kinds:
-            store = tree[edge_type]
-            source, target = store.edge_index
-            rows, at = nodes.batch[target], place[target]
-            own = torch.zeros_like(store.edge_weight)
-            for step in range(1, self.max_lag + 1):
-                later = item[rows, (at + step).clamp(max=item.size(1) - 1)]
-                there = (at >= 0) & (at + step < item.size(1)) & (later == nodes.n_id[source])
-                own = own + there * self.decay ** (step - 1)
-            out[edge_type] = (store.edge_weight - own).clamp(min=0)
+            later, earlier = tree[edge_type].edge_index
+            wanted = (nodes.batch[earlier] * size + nodes.n_id[earlier]) * size + nodes.n_id[later]
+            place = torch.searchsorted(pair, wanted).clamp(max=pair.numel() - 1)
+            left = tree[edge_type].edge_weight - own[place] * (pair[place] == wanted)
+            left = torch.where(left > ROUNDING, left, 0)
+            out[edge_type] = left * (rank_of_each(left, earlier) < self.num_neighbors)
         return out
+
+
+def rank_of_each(weight: Tensor, group: Tensor) -> Tensor:
+    """``[E]`` how many of the same group ``[E]`` are heavier, or as heavy and before it."""
+    order = torch.argsort(weight, descending=True, stable=True)
+    order = order[torch.argsort(group[order], stable=True)]
+    count = torch.bincount(group)
+    first = (count.cumsum(0) - count)[group[order]]
+    place = torch.arange(order.numel(), device=order.device)
+    return torch.empty_like(order).scatter_(0, order, place - first)
 
 
 def places_of(tree: HeteroData, width: int) -> Tensor:
     """``[n]`` where the items of the first hop stand in rows of ``width``; -1 for all others.
 
-    The last place of a row is that of the event that is asked for, the one before it that of the
-    newest event, which has lag 0.
+    Rows end with the event that is asked for; before it stand the user's events of all domains,
+    the newest, which has lag 0, last: in rows of 5 it stands at 3.
     """
     place = torch.full_like(tree["item"].n_id, -1)
     for edge_type in tree.edge_types:
@@ -170,14 +189,14 @@ class DomainGraphEncoder(nn.Module):
         nodes, scale = tree["item"], math.sqrt(items.size(1))
         place = places_of(tree, cloze.item.size(1))
         shown = (place >= 0) & cloze.known[nodes.batch, place.clamp(min=0)]
-        kept, attrs, counts = {}, {}, {}
+        kept, attrs, counts = {}, {}, {}  # counts: edges of the first and of the second hop
         known = torch.zeros_like(cloze.mask[:, 0])
         for edge_type in self.events:
             edge_index = tree[edge_type].edge_index
             kept[edge_type] = edge_index[:, shown[edge_index[0]]]
             counts[edge_type] = [kept[edge_type].size(1), 0]
             known = known.index_fill(0, kept[edge_type][1], True)
-        for edge_type, weight in edges.without_own(tree, place, cloze.target).items():
+        for edge_type, weight in edges.without_own(tree, cloze).items():
             edge_index = tree[edge_type].edge_index
             some = (weight > 0) & shown[edge_index[1]]
             kept[edge_type] = edge_index[:, some]

@@ -69,15 +69,24 @@ def training_cloze(
     return DomainCloze(cloze.item, cloze.mask, cloze.hole, cloze.target, relation)
 
 
-def question(history: History, num_items: int, relation: int) -> DomainCloze:
-    """The history and one mask token behind it, in the domain that is asked for."""
+def question(
+    history: History, num_items: int, relation: int, answer: Tensor | None = None
+) -> DomainCloze:
+    """The history and one mask token behind it, in the domain that is asked for.
+
+    Args:
+        history: ``[B, L]``.
+        num_items: The mask token.
+        relation: The domain.
+        answer: ``[B]`` what is known to be behind it, in training: ``target`` has it.
+    """
     item, mask = append_mask(history, num_items)
     hole = F.pad(torch.zeros_like(history.mask), (0, 1), value=True)
     return DomainCloze(
         item=item,
         mask=mask,
         hole=hole,
-        target=F.pad(history.item, (0, 1), value=num_items),
+        target=item if answer is None else torch.cat([history.item, answer.unsqueeze(1)], dim=1),
         relation=F.pad(history.relation, (0, 1), value=relation),
     )
 
@@ -117,7 +126,12 @@ def number_of(relation: int | str, graph: TemporalRecGraph) -> int:
 
 
 def user_features(graph: TemporalRecGraph, names: Sequence[str]) -> list[Tensor]:
-    """Features ``[U, D]`` of the users by name; raises unless they are of one width."""
+    """Features ``[U, D]`` of the users by name; raises unless they are there, and of one width."""
+    if missing := [name for name in names if name not in graph["user"]]:
+        raise ValueError(
+            f"'loaded' needs features of the users, and the graph has no {missing[0]!r}; "
+            f"with_user_vectors puts them there"
+        )
     features = [graph["user"][name].float() for name in names]
     if len({values.size(1) for values in features}) > 1:
         widths = {name: values.size(1) for name, values in zip(names, features, strict=True)}

@@ -58,7 +58,7 @@ class TwoTower(RecModel):
         self.sampling = sampling
         self.item = NodeInput(channels, num_items, num_features or None)
         self.user: NodeInput | None = None
-        if sampling.num_neighbors is not None and len(sampling.num_neighbors) > 1:
+        if sampling.meets_others:
             self.user = NodeInput(channels, num_users, num_user_features or None)
         self.register_buffer("item_features", torch.zeros(num_items, num_features))
         self.register_buffer("user_features", torch.zeros(num_users, num_user_features))

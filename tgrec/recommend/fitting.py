@@ -120,7 +120,11 @@ def settings_for(
     TrainSettings(**given)  # raises for values that nothing can be made of
     users = torch.cat([graph[t].edge_index[0] for t in graph.interaction_types])
     lengths = torch.bincount(users, minlength=graph.num_users)
-    seeds, windows = int((lengths > 1).sum()), "last"
+    asked, windows = lengths > 1, "last"
+    if sampling.relation is not None:
+        mine = graph[graph.interaction_types[sampling.relation]].edge_index[0]
+        asked = asked & (torch.bincount(mine, minlength=graph.num_users) > 0)
+    seeds = int(asked.sum())
     if sampling.max_len is None:
         per_user = sampling.seeds_per_user
         seeds = int((lengths if per_user is None else lengths.clamp(max=per_user)).sum())
