@@ -275,14 +275,19 @@ def test_what_from_graph_finds_out_is_found_out_again(name: str, tmp_path: Path)
 
 
 def described(turned: str = "") -> TemporalRecGraph:
-    """Users, items and their features; values of ``turned`` stand at the neighbours."""
+    """Users, items and their features; values of ``turned`` stand at the neighbours.
+
+    Another domain is that of item 0, which has no events that would contradict it.
+    """
     graph = simulate_movielens(num_users=40, num_items=30, mean_events=8)[0]
+    (kind,) = graph.interaction_types
+    graph = graph.select_events(graph[kind].edge_index[1] != 0)
     draw = torch.Generator().manual_seed(0)
     graph["user"].taste = torch.randn(40, 4, generator=draw)
-    graph["item"].domain = (torch.arange(30) == 0).long()  # of the one that is in no event
-    for kind in ("user", "item"):
-        if turned in graph[kind]:
-            graph[kind][turned] = graph[kind][turned].roll(1, 0)
+    graph["item"].domain = (torch.arange(30) == (0 if turned == "domain" else 30)).long()
+    for node_type in ("user", "item"):
+        if turned in graph[node_type] and turned != "domain":
+            graph[node_type][turned] = graph[node_type][turned].roll(1, 0)
     return graph
 
 
