@@ -178,9 +178,10 @@ def test_derived_edges_are_walked_in_the_last_hop(shop: TemporalRecGraph) -> Non
     del edges[NEXT].edge_weight
     with pytest.raises(ValueError, match="'derived' needs 'edge_weight' for"):
         NeighborhoodReader(index, sampling)
-    for relation in (-1, "views", True):
+    wrong: list[Any] = [-1, "views", True]
+    for relation in wrong:
         with pytest.raises(ValueError, match="'relation' needs the number of a kind of events"):
-            Sampling(relation=relation)  # type: ignore[arg-type]
+            Sampling(relation=relation)
 
 
 def test_users_without_a_past_and_data_without_times() -> None:

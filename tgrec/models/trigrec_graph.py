@@ -149,6 +149,13 @@ def places_of(tree: HeteroData, width: int) -> Tensor:
 class DomainGraphEncoder(nn.Module):
     r"""GraphSAGE (Hamilton et al., NeurIPS 2017) over two hops: user, items, items chosen next.
 
+    .. math:: m_{ij} = e_j \odot 2\,\sigma(v_k \log(1 + w_{ij}) + b_k), \qquad
+              x_i = \mathrm{SAGE}\big(e_i, \mathrm{mean}_{j \in N_k(i)}\, m_{ij}\big), \qquad
+              g_u = \mathrm{SAGE}\big(x_u, \mathrm{mean}_{i \in H_d(u)}\, x_i\big)
+
+    with :math:`N_k(i)` the items chosen next, by kind k of transition, w their weights and
+    :math:`H_d(u)` the user's events in domain d.
+
     The trees come from the sampler that all models share: a user's strictly earlier events, each
     domain a kind of edge, and below each the transitions that are heaviest, inside its domain and
     across domains (:meth:`TransitionEdges.sampling`). The layers are those of
