@@ -70,6 +70,7 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
     },
     "enhanced_bert4rec": {
         FULL: Variant(),
+        "no graph": Variant({"use_graph": False}),
         "no genre, no year": Variant(without=("genre", "year")),
         "no popularity": Variant(without=("popularity",)),
         "no profile": Variant(without=("gender", "age", "occupation")),

@@ -54,9 +54,9 @@ GOLDEN: dict[str, Golden] = {
     "sasrec": Golden(train={**TRAIN, "epochs": 60, "lr": 2e-3}),
     "bert4rec": BERT4REC,
     # Masks as for bert4rec, but all events of long histories, since most sequences are read from
-    # left to right; how many are read each way was tried.
+    # left to right; how many are read each way was tried. The weight of the graph is chosen.
     "enhanced_bert4rec": Golden(
-        {"mask_prob": 0.4},
+        {"mask_prob": 0.4, "use_graph": True, "choose_weight": True},
         {**TRAIN, "epochs": 30, "lr": 2e-3, "windows": "all"},
     ),
     # 487,059 parameters: the TGT branch is deep and narrow, with gates in the place of feed-forward

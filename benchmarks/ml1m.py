@@ -156,7 +156,7 @@ class Options:
     use_time: bool | None = None
     """Whether the TGT branch reads times."""
     use_graph: bool | None = None
-    """Whether the TGT branch reads item-item transitions."""
+    """Whether item-item transitions are read (TGT branch; scores of enhanced_bert4rec)."""
     hidden_channels: int | None = None
     """Width (graph encoders)."""
     num_neighbors: tuple[int, ...] | None = None
@@ -344,7 +344,7 @@ def model_settings(options: Options, golden: Golden, cls: type[RecModel]) -> dic
         a: getattr(options, f) for f, a in MODEL_FLAGS.items() if getattr(options, f) is not None
     }
     if {"fusion_alpha", "graph_weight"} & given.keys() or given.get("learnable_fusion"):
-        given.setdefault("choose_gates", False)  # what is asked for stays
+        given = {"choose_gates": False, "choose_weight": False, **given}  # what is asked for stays
     if "tgt_d_ff" in given:
         given.setdefault("tgt_gated", False)  # only feed-forward layers have a width
     return {**golden.model, **{a: v for a, v in given.items() if takes(cls, a)}}

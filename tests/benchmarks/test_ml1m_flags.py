@@ -156,6 +156,10 @@ def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -
     assert settings("--tgt_learnable_fusion False")["choose_gates"]
     assert not settings("--tgt_learnable_fusion True")["choose_gates"]
     assert not settings("--choose_gates False")["choose_gates"]
+    enhanced = ml1m.golden_of("enhanced_bert4rec"), MODELS["enhanced_bert4rec"]
+    assert ml1m.model_settings(parse(""), *enhanced)["choose_weight"]
+    given = ml1m.model_settings(parse("--graph_weight 2"), *enhanced)
+    assert (given["choose_weight"], given["graph_weight"]) == (False, 2)
     assert "choose_gates" not in ml1m.model_settings(
         parse("--graph_weight 2"), ml1m.golden_of("sasrec"), MODELS["sasrec"]
     )

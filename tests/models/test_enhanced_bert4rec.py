@@ -17,11 +17,13 @@ from tgrec.datasets import simulate_movielens
 from tgrec.loader import SeedLoader, Track, training_seeds
 from tgrec.models import EnhancedBERT4Rec
 from tgrec.models import enhanced_bert4rec as module
+from tgrec.models.enhanced_config import TASK_WEIGHTS
+from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.models.side_information import FEATURES, bin_codes, bin_edges
 from tgrec.models.side_inputs import usual_count
 from tgrec.models.tokens import Tokens, carried_time, cloze_tokens, token_pairs
 from tgrec.sampler import EventIndex
-from tgrec.testing import noise_graph, toy_graph
+from tgrec.testing import check_model, noise_graph, toy_graph
 
 SMALL: dict[str, Any] = {"d_model": 16, "n_heads": 2, "n_blocks": 1, "d_ff": 16, "max_len": 12}
 GRAPH = simulate_movielens(num_users=50, num_items=40, mean_events=10)[0]
@@ -221,7 +223,7 @@ def test_every_prediction_of_a_task_weighs_the_same() -> None:
     }
     sums, counts = model.loss_terms(batch)
     for i, (task, number) in enumerate(zip(model.tasks.tasks, counts, strict=True)):
-        assert float(number) == pytest.approx(module.TASK_WEIGHTS[task] * float(wanted[task]))
+        assert float(number) == pytest.approx(TASK_WEIGHTS[task] * float(wanted[task]))
         heavy = build(task_weights={task: 2.5}, cloze_prob=0.3, mask_prob=0.4, unknown_prob=0.0)
         heavy.load_state_dict(model.state_dict())
         others = heavy.loss_terms(batch)
@@ -549,7 +551,7 @@ def test_learned_weights_move_and_are_reported() -> None:
         model.loss(training_batch(model)).backward()
         optimizer.step()
     after = model.monitor()
-    for task in module.TASK_WEIGHTS:
+    for task in TASK_WEIGHTS:
         assert after[f"weight_{task}"] != before[f"weight_{task}"]
         assert after[f"loss_{task}"] > 0
 
@@ -608,3 +610,48 @@ def test_a_new_item_is_scored_by_its_genres_and_year() -> None:
     torch.testing.assert_close(own.sum(0), torch.zeros(16), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="'genre' needs to hold numbers below"):
         model.inputs.item_vector([99])
+
+
+# ---- the graph ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("left_out", [False, True])
+def test_the_graph_adds_its_logits_with_its_weight(left_out: bool) -> None:
+    """w stands before log(1 + p / floor); in training, p knows nothing of the target."""
+    plain, model = build(), build(use_graph=True, graph_weight=1.5)
+    batch = training_batch(model) if left_out else asked(model)
+    name = "score_left_out" if left_out else "score"
+    assert isinstance(model.graph, GapMarkov)
+    counted = getattr(model.graph, name)(batch)
+    added = getattr(model, name)(batch) - getattr(plain, name)(batch)
+    torch.testing.assert_close(added, 1.5 * torch.log1p(counted / 3e-4), atol=1e-4, rtol=1e-4)
+    assert float(added.max()) > 0.1
+    assert type(build(toy_graph(), features=["popularity"], use_graph=True).graph) is SkipMarkov
+    assert plain.graph is None
+    with pytest.raises(ValueError, match="'graph_weight' needs to be a number of at least 0"):
+        EnhancedBERT4Rec(40, **SMALL, graph_weight=float("nan"))
+
+
+def test_counts_have_no_part_in_the_loss() -> None:
+    plain, model = build(loud=False), build(loud=False, use_graph=True, graph_weight=9.0)
+    batch = training_batch(model)
+    assert torch.equal(plain.loss(batch), model.loss(batch))
+    assert plain.num_parameters() == model.num_parameters()
+
+
+def test_the_weight_of_the_graph_is_chosen_where_the_measure_is_best() -> None:
+    def choose(best: float, **kwargs: Any) -> float:
+        model = build(graph_weight=0.6, **kwargs)
+        model.choose(lambda: -abs(model.graph_weight - best))
+        assert model.graph_weight == model.config["graph_weight"]
+        return float(model.graph_weight)
+
+    assert choose(1.5, use_graph=True, choose_weight=True) == 1.5
+    assert choose(0.61, use_graph=True, choose_weight=True) == 0.6, "nothing else is nearer"
+    assert choose(1.5, use_graph=True) == 0.6
+    assert choose(1.5, choose_weight=True) == 0.6
+
+
+def test_with_the_graph_it_passes_all_checks() -> None:
+    check_model(EnhancedBERT4Rec, use_graph=True)

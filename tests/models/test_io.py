@@ -63,6 +63,7 @@ def saved(tmp_path: Path, split: Split) -> Path:
         ("tgt_bert4rec", {"fusion_alpha": 1.0}),
         ("tgt_bert4rec", {"learnable_fusion": False, "use_time": False}),
         ("tgt_bert4rec", {"use_graph": False}),
+        ("enhanced_bert4rec", {"use_graph": True, "graph_weight": 2.0}),
     ],
 )
 def test_what_is_loaded_scores_to_the_same_bits(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import tyro
 
 from tgrec.models import MODELS, RecModel
+from tgrec.models.enhanced_config import TASK_WEIGHTS
 from tgrec.models.io import FOUND_OUT
 from tgrec.training import TrainSettings
 
@@ -85,8 +86,7 @@ def model_flags(name: str, cls: type[RecModel]) -> list[Flag]:
         kind = _flag_type(hints[argument])
         flags.append(Flag(argument, kind, told, helps.get(argument, f"See {cls.__name__}.")))
     if "task_weights" in hints:
-        weights = inspect.getmodule(cls).TASK_WEIGHTS  # type: ignore[union-attr]
-        for task, weight in weights.items():
+        for task, weight in TASK_WEIGHTS.items():
             text = "Weight of this task in the loss; 0 leaves it out."
             flags.append(Flag(task, float, str(weight), text, "task_weights"))
     return flags

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 from tgrec.data.random import uniform
-from tgrec.models.base import RecModel, arguments, inner_products
+from tgrec.models.base import RecModel, arguments, choose_value, inner_products
 from tgrec.models.bert4rec import make_cloze
+from tgrec.models.enhanced_config import all_weights, check_config, possible_tasks
+from tgrec.models.markov import COUNTS, SkipMarkov, counted_logits, counts_class
 from tgrec.models.side_information import chosen_features, feature_bins, genres
 from tgrec.models.side_inputs import SideInputs
 from tgrec.models.tokens import Tokens, causal_tokens, choose_rows, cloze_tokens, token_pairs
@@ -24,11 +26,9 @@ from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.task_weights import TaskWeights
 from tgrec.nn.transformer import Dropout, SequenceEncoder
 
-TASK_WEIGHTS = {
-    "item_prediction": 1.0, "next_item": 1.0, "rating_prediction": 0.3, "user_preference": 0.2,
-}  # fmt: skip
 # Streams of the draws of a seed; 0 to 3 are those of make_cloze.
 NO_ID, NO_PROFILE, NO_PAST, BOTH_SIDES = 4, 5, 6, 7
+GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # what choose_weight tries
 
 
 class EnhancedBERT4Rec(RecModel):
@@ -37,7 +37,7 @@ class EnhancedBERT4Rec(RecModel):
     One encoder reads a training sequence in one of two ways, as UniLM does (Dong et al., NeurIPS
     2019, arXiv 1905.03197): a share ``cloze_prob`` of them from both sides, with holes to fill in,
     the others from left to right, each position predicting the next event. The second is how users
-    are read afterwards, and what makes the scores.
+    are read afterwards, and what makes the scores. The architecture is that of seed 001.
 
     * **Items** are vectors :math:`v_i = E_i + \bar G_{g(i)} + Y_{y(i)}` of the item, its genres
       and its year, read at the input and scored by at the output. Items without training events
@@ -54,6 +54,9 @@ class EnhancedBERT4Rec(RecModel):
     * **Popularity**: scores add a learned weight times the log of an item's training events (the
       usual number of its genres if it has none), so that somebody unknown is shown what is popular.
       The event that is asked for is not counted in training.
+    * **Graph** (``use_graph``): scores add :math:`w \log(1 + p / 0.0003)`, with p the counted
+      item-item transitions of the store (:class:`GapMarkov`; :class:`SkipMarkov` where the gaps
+      are not read). The counts have no part in the loss, and nothing to say for new items.
     * **Heads**: masked items; the next item, its rating if it is given, and its genres, whose
       target is data and not a learned vector, so that it cannot collapse.
 
@@ -70,10 +73,6 @@ class EnhancedBERT4Rec(RecModel):
     somebody new is trained, too, and by these sequences alone: of the others the first event is not
     asked for. A mask token stands before it, so that somebody without a past is read as well. Users
     without training events are always read as unknown.
-
-    The architecture follows the description of seed 001; there the year was dead, the keys of the
-    cross-attention were all alike, masked items kept their genres and the rating head did not know
-    the item.
 
     Args:
         num_items: N.
@@ -96,7 +95,11 @@ class EnhancedBERT4Rec(RecModel):
         unknown_prob: Share of sequences in which the user's id is hidden, of those in which the
             profile is, and of those in which the past and the id are.
         recent: Number of latest items that make the recent profile.
+        use_graph: Whether counted transitions are added to the scores.
+        graph_weight: w, at least 0.
+        choose_weight: Whether w is chosen on validation after training.
         gradient_checkpointing: Less memory for more time, see :class:`SequenceEncoder`.
+        num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
 
     def __init__(
@@ -118,16 +121,20 @@ class EnhancedBERT4Rec(RecModel):
         uncertainty_weighting: bool = False,
         unknown_prob: float = 0.1,
         recent: int = 10,
+        use_graph: bool = False,
+        graph_weight: float = 1.0,
+        choose_weight: bool = False,
         gradient_checkpointing: bool = False,
+        num_edges: tuple[int, ...] | None = None,
     ) -> None:
         given = arguments(locals())
-        weights = _weights(task_weights or {})
+        weights = all_weights(task_weights or {})
         if not ("rating" in features and weights["rating_prediction"]):
             features = [name for name in features if name != "user"]  # nothing to learn it from
         bins = {name: list(edges) for name, edges in (bins or {}).items() if name in features}
         built = {"features": list(features), "bins": bins, "task_weights": weights}
         super().__init__(**{**given, **built})
-        _check(self.config)
+        check_config(self.config)
         self.features, self.bins, self.recent = tuple(features), bins, recent
         self.mask_prob, self.unknown_prob = mask_prob, unknown_prob
         self.cloze_prob = cloze_prob if weights["item_prediction"] and mask_prob else 0.0
@@ -140,39 +147,39 @@ class EnhancedBERT4Rec(RecModel):
             gradient_checkpointing=gradient_checkpointing,
         )  # fmt: skip
         self.drop = Dropout(dropout)
-        tasks = self._possible(weights)
+        tasks = possible_tasks(weights, features, self.cloze_prob)
         self.next_item = ItemHead(d_model)
         self.masked_item = ItemHead(d_model) if "item_prediction" in tasks else None
         self.rating = RatingHead(d_model, num_items) if "rating_prediction" in tasks else None
         self.preference = nn.Linear(d_model, num_genres) if "user_preference" in tasks else None
         self.tasks = TaskWeights(tasks, uncertainty_weighting)
-
-    def _possible(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """The tasks that have a weight and something to learn from."""
-        lacking = {
-            "item_prediction": self.cloze_prob == 0,
-            "rating_prediction": "rating" not in self.features,
-            "user_preference": "genre" not in self.features,
-        }
-        return {task: w for task, w in weights.items() if w and not lacking.get(task)}
+        self.graph: SkipMarkov | None = None
+        self.graph_weight = graph_weight
+        if num_edges is not None:
+            self._set_graph(counts_class("gap" in features)(num_items, tuple(num_edges), **COUNTS))
 
     @classmethod
     def from_graph(
         cls, graph: TemporalRecGraph, features: Iterable[str] | None = None, **kwargs: Any
     ) -> Self:
-        """Builds the model for the nodes of a graph and copies their features."""
+        """Builds the model for the nodes of a graph, copies their features, counts transitions."""
         names = chosen_features(graph, features)
-        num_genres = genres(graph).size(1) if "genre" in names else 0
         model = cls(
             graph.num_items,
             num_users=max(graph.num_users, 1),
             features=names,
             bins=feature_bins(graph, names),
-            num_genres=num_genres,
+            num_genres=genres(graph).size(1) if "genre" in names else 0,
             **kwargs,
         )
         model.inputs.fill(graph)
+        if model.config["use_graph"]:
+            model._set_graph(counts_class("gap" in names).from_graph(graph, **COUNTS))
         return model
+
+    def _set_graph(self, graph: SkipMarkov) -> None:
+        self.graph = graph
+        self.config["num_edges"] = graph.config["num_edges"]
 
     def row_meanings(self, graph: TemporalRecGraph) -> dict[str, Sequence[Hashable]]:
         """Of genres and binned features; see :meth:`RecModel.row_meanings`."""
@@ -182,7 +189,7 @@ class EnhancedBERT4Rec(RecModel):
             f"preference.{name}": own["genre"] for name in heads
         }
 
-    # ---- what goes in -------------------------------------------------------------------------
+    # ---- what comes out -----------------------------------------------------------------------
 
     def encode_item(self) -> Tensor:
         """``[N, D]``, the table that the inputs are read from too."""
@@ -192,8 +199,6 @@ class EnhancedBERT4Rec(RecModel):
         """The history after a mask token; its last position is asked for what comes next."""
         assert batch.history is not None
         return causal_tokens(batch.history, batch.query_time, self.num_items)
-
-    # ---- what comes out -----------------------------------------------------------------------
 
     def hidden(
         self,
@@ -229,7 +234,7 @@ class EnhancedBERT4Rec(RecModel):
         return self.hidden(self._question(batch), items, facts, last=True)
 
     def encode_user(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
-        """``[B, D]`` what is looked for next (without the popularity that :meth:`score` adds).
+        """``[B, D]`` what is looked for next (:meth:`score` adds popularity and graph to it).
 
         Args:
             batch: A ``user`` that is no node of the graph (-1, for example) is somebody unknown.
@@ -241,13 +246,30 @@ class EnhancedBERT4Rec(RecModel):
 
     def score(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
         """``[B, N]`` float32 scores; arguments as in :meth:`encode_user`."""
+        scores = self._scores(batch, profile)
+        if self.graph is not None:
+            scores = scores + self.graph_weight * counted_logits(self.graph.score(batch))
+        return scores
+
+    def _scores(self, batch: RecBatch, profile: Mapping[str, float] | None = None) -> Tensor:
+        """Without the graph."""
         items = self.encode_item()
         state = self.next_item(self._user(batch, items, profile))
         return inner_products(state, items) + self.inputs.popularity_logits()
 
+    def choose(self, measure: Callable[[], float]) -> None:
+        """With ``choose_weight``: w takes the best of its values."""
+        if self.config["choose_weight"] and self.graph is not None:
+            choose_value(measure, measure(), self.graph_weight, GRAPH_WEIGHTS, self._set_weight)
+
+    def _set_weight(self, value: float) -> None:
+        self.graph_weight = self.config["graph_weight"] = value
+
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""
-        scores = self.score(batch)
+        scores = self._scores(batch)
+        if self.graph is not None:
+            scores = scores + self.graph_weight * counted_logits(self.graph.score_left_out(batch))
         assert batch.item is not None
         rows = torch.arange(scores.size(0), device=scores.device)
         return scores.index_put((rows, batch.item), self.inputs.left_out(batch.item), True)
@@ -376,25 +398,3 @@ class EnhancedBERT4Rec(RecModel):
         weight = self.inputs.popularity
         popular = {} if weight is None else {"popularity": float(weight.detach())}
         return self.tasks.monitor() | popular
-
-
-def _weights(given: Mapping[str, float]) -> dict[str, float]:
-    unknown = [task for task in given if task not in TASK_WEIGHTS]
-    bad = [w for w in given.values() if not (math.isfinite(w) and w >= 0)]
-    if unknown or bad:
-        raise ValueError(
-            f"'task_weights' needs numbers of at least 0 for some of {list(TASK_WEIGHTS)} (got "
-            f"{dict(given)})"
-        )
-    weights = {**TASK_WEIGHTS, **given}
-    if not weights["next_item"]:
-        raise ValueError("'task_weights' needs a positive 'next_item': it makes the scores (got 0)")
-    return weights
-
-
-def _check(config: Mapping[str, Any]) -> None:
-    for name in ("mask_prob", "unknown_prob"):
-        if not 0 <= config[name] <= 1:
-            raise ValueError(f"'{name}' needs to be in [0, 1] (got {config[name]})")
-    if not 0 <= config["cloze_prob"] < 1:
-        raise ValueError(f"'cloze_prob' needs to be in [0, 1) (got {config['cloze_prob']})")

@@ -15,6 +15,21 @@ from tgrec.nn.transition import TransitionTable
 
 # Classes of time between two events: the same second, 1-29 s, 30-119 s, 2-30 min, to a day, more.
 GAPS = (0, 1, 30, 120, 1800, 86400)
+# Of the scores in counted_logits: below it a count says little. Of 1e-5 to 1e-2 this value gives
+# the counts alone the best likelihood on validation of ml1m-loo, with a weight of 2.
+FLOOR = 3e-4
+# Settings of the counts that learned models add to their scores on one domain.
+COUNTS: dict[str, Any] = {"max_lag": 20, "lag_decay": 0.85, "last": 30, "age_decay": 0.85}
+
+
+def counts_class(use_time: bool) -> type[SkipMarkov]:
+    """Which transitions are counted."""
+    return GapMarkov if use_time else SkipMarkov
+
+
+def counted_logits(counted: Tensor) -> Tensor:
+    """``log(1 + p / 0.0003)``: what scores p of counts add, times a weight, to learned logits."""
+    return torch.log1p(counted / FLOOR)
 
 
 class SkipMarkov(RecModel):

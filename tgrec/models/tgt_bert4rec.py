@@ -14,22 +14,16 @@ from torch import Tensor, nn
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
 from tgrec.models.base import RecModel, arguments, choose_value, inner_products
 from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
-from tgrec.models.markov import SkipMarkov
+from tgrec.models.markov import COUNTS, SkipMarkov, counted_logits, counts_class
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
 from tgrec.models.side_information import asked_features
 from tgrec.models.side_information import item_features as item_features_of
-from tgrec.models.tgt_branch import COUNTS, TGTBranch, counts_class
+from tgrec.models.tgt_branch import TGTBranch
 from tgrec.models.tgt_config import check_config
 from tgrec.nn.item_features import ItemFeatures
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
-
-# Counted transition scores are read as log(1 + p / FLOOR): below it a count says little. Of 1e-5
-# to 1e-2 this value gives the counts alone the best likelihood on validation of ml1m-loo, with a
-# weight of 2.
-FLOOR = 3e-4
-
 
 # What choose_gates tries, one after the other; no branch is left without a say.
 GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
@@ -324,7 +318,7 @@ class TGTBERT4Rec(RecModel):
         return torch.cat(sums), torch.cat(counts)
 
     def _graph_logits(self, counted: Tensor) -> Tensor:
-        return (1 - self.alpha) * self.graph_weight * torch.log1p(counted / FLOOR)
+        return (1 - self.alpha) * self.graph_weight * counted_logits(counted)
 
     # ---- the seed's call ----------------------------------------------------------------------
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tgrec.data import History, TemporalRecGraph
-from tgrec.models.markov import GapMarkov, SkipMarkov
 from tgrec.nn.event_time import EventTimeEmbedding
 from tgrec.nn.gap_attention import NUM_BUCKETS, gap_pairs
 from tgrec.nn.transformer import Positions, SequenceEncoder
-
-# The counts behind its graph, with times or without.
-COUNTS: dict[str, Any] = {"max_lag": 20, "lag_decay": 0.85, "last": 30, "age_decay": 0.85}
-
-
-def counts_class(use_time: bool) -> type[SkipMarkov]:
-    """Which transitions are counted."""
-    return GapMarkov if use_time else SkipMarkov
 
 
 class TGTBranch(SequenceEncoder):

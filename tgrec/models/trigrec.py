@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
 from tgrec.models.base import RecModel, arguments, choose_value, inner_products
 from tgrec.models.bert4rec import BERTBranch
-from tgrec.models.markov import SkipMarkov
+from tgrec.models.markov import SkipMarkov, counted_logits
 from tgrec.models.tokens import shut_pairs
 from tgrec.models.trigrec_config import Inputs, Stage, check_config
 from tgrec.models.trigrec_graph import TransitionEdges
@@ -31,7 +31,6 @@ from tgrec.nn.gated_memory import GatedMemory
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
 
-FLOOR = 3e-4  # of the counts beside the score
 # What choose_weight tries.
 GRAPH_WEIGHTS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 
@@ -364,7 +363,7 @@ class TriGRec(RecModel):
         return scores if counts is None else scores + self._logits(counts.score_left_out(batch))
 
     def _logits(self, counted: Tensor) -> Tensor:
-        return self.graph_weight * torch.log1p(counted / FLOOR)
+        return self.graph_weight * counted_logits(counted)
 
     # ---- the loss -----------------------------------------------------------------------------
 
