@@ -21,6 +21,7 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
     "no separation": {"without": ("separation",)},
     "no alignment": {"without": ("alignment",)},
     "no graph": {"without": ("graph",)},
+    "no graph encoder": {"without": ("encoder",)},
     "sequence only": {"inputs": "sequence"},
     "vectors only": {"inputs": "vectors"},
     "joint": {"joint": True},

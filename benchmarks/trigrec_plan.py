@@ -18,8 +18,9 @@ from tgrec.models import MODELS, TriGRec
 from tgrec.training import Task, TrainSettings, check_device
 
 Command = Literal["train", "export", "recommend", "all", "baselines", "ablations"]
-Part = Literal["adversary", "alignment", "separation", "graph"]
-PARTS = {"graph": "use_graph", **{n: n for n in ("adversary", "alignment", "separation")}}
+Part = Literal["adversary", "alignment", "separation", "graph", "encoder"]
+WEIGHTS = ("adversary", "alignment", "separation")
+PARTS = {"graph": "use_graph", "encoder": "encode_graph", **{name: name for name in WEIGHTS}}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Models that ml1m.py knows as well, on the target domain alone and on all of them pooled.
 BASELINES = ("popularity", "markov", "bert4rec", "sasrec")
@@ -49,7 +50,7 @@ OPTION_READ_BY = {
     "save_every": ("train", "all", "ablations"),
     "resume": ("train", "recommend", "all", "ablations"),
 }
-LOSSES = ("adversary", "alignment", "separation")  # of stage 1
+OF_STAGE_1 = (*WEIGHTS, "encoder")
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Options:
     joint: bool = False
     """Train both stages at once (recommend, all)."""
     without: tuple[Part, ...] = ()
-    """Parts to leave out: adversary, alignment, separation, graph."""
+    """Parts to leave out: adversary, alignment, separation, graph, or only its encoder."""
     inputs: Literal["both", "sequence", "vectors"] = "both"
     """What the recommender reads: sequence and vectors of users, or one of them."""
     models: tuple[str, ...] = BASELINES
@@ -141,7 +142,7 @@ def plan_for(options: Options, task: Task, names: list[str], given: Mapping[str,
     if "graph_weight" in given:  # what is asked for stays
         model["choose_weight"] = False
     model |= {k: v for k, v in given.items() if k in MODEL_KINDS}
-    model |= {PARTS[part]: False if part == "graph" else 0.0 for part in options.without}
+    model |= {PARTS[part]: 0.0 if part in WEIGHTS else False for part in options.without}
     if given.get("SPE_DOMAIN", "A") not in LETTERS[: len(names)]:
         raise ValueError(
             f"--override: SPE_DOMAIN needs to be one of {list(LETTERS[: len(names)])}, for "
@@ -166,7 +167,10 @@ def check_options(options: Options, given: Mapping[str, Any]) -> None:
     if options.save_every < 1:
         raise ValueError(f"--save_every needs to be a positive integer (got {options.save_every})")
     check_commands(options)
-    check_losses(options, given)
+    check_stage_1(options, given)
+    if {"graph", "encoder"} <= {*options.without}:
+        raise ValueError("--without graph encoder: the graph has no encoder without it; leave "
+                         "'encoder' out")  # fmt: skip
     for part in options.without:
         if PARTS[part] in given:
             raise ValueError(f"--without {part} and --override {PARTS[part]}: give one of them")
@@ -209,12 +213,13 @@ def check_commands(options: Options) -> None:
         )
 
 
-def check_losses(options: Options, given: Mapping[str, Any]) -> None:
-    """Raises for losses of stage 1 in a model without one: the same model under another label."""
+def check_stage_1(options: Options, given: Mapping[str, Any]) -> None:
+    """Raises for parts of stage 1 in a model without one: the same model under another label."""
     alone = ["--inputs sequence"] if options.inputs == "sequence" else []
     alone += [f"--override {name}" for name in given if name.endswith("_emb_path")]
-    asked = [f"--override {name}={given[name]}" for name in LOSSES if name in given]
-    asked += [f"--without {name}" for name in LOSSES if name in options.without]
+    named = [PARTS[part] for part in OF_STAGE_1]
+    asked = [f"--override {name}={given[name]}" for name in named if name in given]
+    asked += [f"--without {part}" for part in OF_STAGE_1 if part in options.without]
     if alone and asked:
         raise ValueError(
             f"{asked[0]} is not read with {alone[0]}, where no vectors of users are learned; leave "

@@ -36,7 +36,7 @@ from tgrec.training.user_vectors import SIDECAR
 SUMMARY = "stage1.json"  # of a stage 1 that came to its end
 # Settings that the encoders have from stage 1.
 ENCODERS = ("d_model", "n_heads", "n_blocks", "d_ff", "max_len", "positions", "use_graph",
-            "adversary", "alignment", "separation")  # fmt: skip
+            "encode_graph", "adversary", "alignment", "separation")  # fmt: skip
 # Settings that make no other stage 1, or are those of stage 2 as well.
 NOT_OF_STAGE_1 = {*ENCODERS, "graph_weight", "choose_weight", "seed", "device"}
 

@@ -299,7 +299,7 @@ def test_variants_of_every_part(plans: ModuleType) -> None:
         ablations.changed(plan, change).model for change in ablations.chosen(()).values()
     ]
     differing = [{k for k in other if other[k] != full.get(k)} for other in others]
-    parts = [{"adversary"}, {"separation"}, {"alignment"}, {"use_graph"}]
+    parts = [{"adversary"}, {"separation"}, {"alignment"}, {"use_graph"}, {"encode_graph"}]
     assert differing == [*parts, {"inputs"}, {"inputs"}, set()]
 
 
@@ -406,6 +406,11 @@ def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
         ("all --override EPOCH_TO_LOAD=7", "every 2 of 24 (got 7)"),
         ("all --override spe_emb_path=no.npy", "there is no file 'no.npy'"),
         ("train --without graph --override use_graph=False", "give one of them"),
+        ("train --without graph encoder", "--without graph encoder: the graph has no encoder"),
+        ("recommend --inputs sequence --without encoder",
+         "--without encoder is not read with --inputs sequence"),
+        ("all --inputs sequence --override encode_graph=False",
+         "--override encode_graph=False is not read with --inputs sequence"),
         ("baselines --override alignment=0.3", "has a setting 'alignment'"),
         ("train --override epoch=3", "did you mean 'epochs'"),
         ("baselines --models popularty", "did you mean 'popularity'"),

@@ -520,6 +520,7 @@ def test_the_adversary_follows_its_schedule_and_is_watched(split: Split) -> None
     [
         ({"adversary": 0.0}, "users.discriminator"),
         ({"use_graph": False}, "users.graph"),
+        ({"encode_graph": False}, "users.graph"),
         ({"inputs": "sequence"}, "users."),
         ({"inputs": "vectors"}, "sequence.encoder"),
     ],

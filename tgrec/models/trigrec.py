@@ -31,8 +31,7 @@ from tgrec.nn.gated_memory import GatedMemory
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
 
-# What choose_weight tries.
-GRAPH_WEIGHTS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
+GRAPH_WEIGHTS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)  # what choose_weight tries
 
 
 class TriGRec(RecModel):
@@ -64,9 +63,9 @@ class TriGRec(RecModel):
 
     Stages: ``users`` trains stage 1 alone (scores are those of its readings), ``recommender``
     trains stage 2 on frozen vectors (:meth:`second_stage`, or read from the graph with
-    ``loaded``), ``joint`` trains both at once. Ablations: ``adversary=0``, ``alignment=0``,
-    ``separation=0``, ``use_graph=False``, ``inputs="sequence"`` (no vectors of users),
-    ``inputs="vectors"`` (no sequence of the target domain).
+    ``loaded``), ``joint`` trains both at once. Ablations: ``adversary=0`` and so on, ``use_graph``
+    and ``encode_graph``, ``inputs="sequence"`` (no vectors of users) and ``"vectors"`` (no sequence
+    of the target domain).
 
     Args:
         num_items: N.
@@ -87,7 +86,8 @@ class TriGRec(RecModel):
         adversary: Weight of the domain discriminator; 0 is none.
         alignment: Weight of the distance between cross and common vectors; 0 is none.
         separation: Weight of the margin between cross and specific vectors; 0 is none.
-        use_graph: Whether the graph is read.
+        use_graph: Whether the graph is read, by its encoder and by the counts.
+        encode_graph: Whether its encoder is there; without it the counts are what is read of it.
         graph_weight: w.
         choose_weight: Whether w is chosen on validation when stage 2 has been trained.
         loaded: Names of user features ``[U, D]`` of the graph, which
@@ -118,6 +118,7 @@ class TriGRec(RecModel):
         alignment: float = 0.1,
         separation: float = 0.1,
         use_graph: bool = True,
+        encode_graph: bool = True,
         graph_weight: float = 1.0,
         choose_weight: bool = False,
         loaded: Sequence[str] = (),
@@ -138,12 +139,12 @@ class TriGRec(RecModel):
         size = (d_model, n_heads, n_blocks, d_ff, max_len, dropout, positions)
         self.users: UserEncoders | None = None
         if inputs != "sequence" and not loaded:
-            edges = TransitionEdges(num_items, min(2, num_domains)) if use_graph else None
+            encoded = use_graph and encode_graph
+            edges = TransitionEdges(num_items, min(2, num_domains)) if encoded else None
             if edges is not None:
                 self.sampling = edges.sampling(max_len, relations, asked)
-            self.users = UserEncoders(
-                num_items, relations, *size, adversary, alignment, separation, edges
-            )
+            losses = adversary, alignment, separation
+            self.users = UserEncoders(num_items, relations, *size, *losses, edges)
         self.counts: SkipMarkov | None = None
         self.graph_weight = graph_weight
         self.item: nn.Parameter | None = None
