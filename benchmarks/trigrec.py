@@ -5,6 +5,7 @@
     python benchmarks/trigrec.py export --target food --override "EPOCH_TO_LOAD=4,SPE_DOMAIN=B"
     python benchmarks/trigrec.py recommend --target food
     python benchmarks/trigrec.py baselines --target food --models popularity markov bert4rec
+    python benchmarks/trigrec.py baselines --target food --models sasrec trigrec --where alone
     python benchmarks/trigrec.py ablations --target food --only "no graph" joint
 
 train learns the vectors of users (stage 1), export writes them into files, recommend trains the
@@ -74,16 +75,20 @@ def run_command(options: Options) -> list[RankedRun]:
 
 
 def run_baseline(plan: Plan, name: str) -> list[RankedRun]:
-    """A model on the target domain alone, then on all domains pooled."""
+    """A model on the target domain alone, on all domains pooled, or both."""
     target, task, out = plan.options.target, plan.task, []
     golden = golden_of(name)
     sizes = {"max_len": 50, **(SMALL if task.board.startswith("simulated") else {})}
     sizes |= {k: v for k, v in plan.given.items() if k in MODEL_KINDS}
-    for where in ("alone", "pooled"):
+    cls = MODELS[name]
+    takes = kinds_of(cls)
+    model = {k: v for k, v in sizes.items() if k in takes}
+    if name == "trigrec":  # of one domain: its sequence and its counts, no vectors to read
+        model |= {"stage": "recommender", "inputs": "sequence"}
+    for where in plan.options.where:
+        if (name, where) == ("trigrec", "pooled"):
+            continue  # what the command ablations calls "sequence only"
         split = only_domain(task.split, target) if where == "alone" else task.split
-        cls = MODELS[name]
-        takes = kinds_of(cls)
-        model = {k: v for k, v in sizes.items() if k in takes}
         torch.manual_seed(plan.seed)
         built = cls.from_graph(split.train, **{**golden.model, **model})
         label = f"{name}_{where}"

@@ -46,6 +46,7 @@ OPTION_READ_BY = {
     "without": ("train", "export", "recommend", "all"),
     "inputs": ("recommend", "all"),
     "models": ("baselines",),
+    "where": ("baselines",),
     "only": ("ablations",),
     "save_every": ("train", "all", "ablations"),
     "resume": ("train", "recommend", "all", "ablations"),
@@ -78,7 +79,9 @@ class Options:
     inputs: Literal["both", "sequence", "vectors"] = "both"
     """What the recommender reads: sequence and vectors of users, or one of them."""
     models: tuple[str, ...] = BASELINES
-    """Of the command baselines."""
+    """Of the command baselines; trigrec is here its sequence and its counts, of one domain."""
+    where: tuple[Literal["alone", "pooled"], ...] = ("alone", "pooled")
+    """Of the command baselines: on the target domain alone, on all domains pooled."""
     only: tuple[str, ...] = ()
     """Of the command ablations: variants to run beside the full model; by default all."""
     save_every: int = 2
@@ -162,8 +165,10 @@ def plan_for(options: Options, task: Task, names: list[str], given: Mapping[str,
 def check_options(options: Options, given: Mapping[str, Any]) -> None:
     """Raises for options that do not go together, or that nothing would read."""
     for name in options.models:
-        if name not in MODELS or name == "trigrec":
+        if name not in MODELS:
             raise ValueError(f"--models: {name!r} is no baseline{near(name, list(MODELS))}")
+    if not options.where or (options.where == ("pooled",) and "trigrec" in options.models):
+        raise ValueError("--where needs 'alone' for trigrec, and something for any model")
     if options.save_every < 1:
         raise ValueError(f"--save_every needs to be a positive integer (got {options.save_every})")
     check_commands(options)
