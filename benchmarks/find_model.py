@@ -48,5 +48,6 @@ def find_model(name: str) -> tuple[str, type[RecModel]]:
 
 def near(name: str, known: list[str]) -> str:
     """What to say after a name that does not exist."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {known}"
+    spelled = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), spelled, n=1)
+    return f"; did you mean {spelled[close[0]]!r}?" if close else f"; there are {known}"

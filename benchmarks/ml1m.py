@@ -14,7 +14,7 @@ import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ import tyro
 from find_model import find_model, near
 from golden import Golden, golden_of
 from saved import load_teacher, load_weights, saved_config
-from terminal import RANK, end_with_summary, say, spell_out
+from terminal import RANK, check_given_once, end_with_summary, say, spell_out
 
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
@@ -180,13 +180,9 @@ TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_d
 def main() -> None:
     """Parses the command line and runs it."""
     config = (tyro.conf.FlagConversionOff,)
-    end_with_summary(
-        lambda: run_all(
-            tyro.cli(
-                Options, args=spell_out(sys.argv[1:], Options), description=__doc__, config=config
-            )
-        )
-    )
+    words = spell_out(sys.argv[1:], Options)
+    options = tyro.cli(Options, args=words, description=__doc__, config=config)
+    end_with_summary(lambda: run_all(options, words))
 
 
 @dataclass(frozen=True)
@@ -203,8 +199,9 @@ class Planned:
     further: Mapping[str, Any] = field(default_factory=dict)  # settings for the record
 
 
-def run_all(options: Options) -> list[RankedRun]:
-    """One run per model; the same board, track and seed for all."""
+def run_all(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
+    """One run per model, as asked for in these words; the same board, track and seed for all."""
+    check_given_once(words)
     if not options.model:
         raise ValueError(f"--model needs at least one of {list(MODELS)} or FILE.py:CLASS")
     classes = [find_model(name) for name in options.model]

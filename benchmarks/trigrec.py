@@ -16,12 +16,16 @@ and runs on simulated domains. What stands on the boards: benchmarks/README.md.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import tyro
 from ablation_runs import print_ablations
 from golden import golden_of
 from overrides import kinds_of
-from terminal import end_with_summary, say
+from terminal import check_given_once, end_with_summary, say
 from trigrec_ablations import run_ablations
 from trigrec_plan import MODEL_KINDS, SMALL, Options, Plan, make_plan, train_settings
 from trigrec_stages import export, read_vectors, recommend, recommender, second_begun, train_users
@@ -43,11 +47,12 @@ def main() -> None:
     """Parses the command line and runs it."""
     options = tyro.cli(Options, description=__doc__)
     show = print_ablations if options.command == "ablations" else print_summary
-    end_with_summary(lambda: run_command(options), show)
+    end_with_summary(lambda: run_command(options, sys.argv[1:]), show)
 
 
-def run_command(options: Options) -> list[RankedRun]:
-    """Does what was asked; returns what was measured."""
+def run_command(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
+    """Does what was asked, in these words; returns what was measured."""
+    check_given_once(words)
     plan = make_plan(options)
     say(f"board {plan.task.board}, data: {plan.task.data}")
     read_vectors(plan)  # before anything is trained: an hour later is no time to find a wrong file
@@ -82,7 +87,7 @@ def run_baseline(plan: Plan, name: str) -> list[RankedRun]:
     sizes |= {k: v for k, v in plan.given.items() if k in MODEL_KINDS}
     cls = MODELS[name]
     takes = kinds_of(cls)
-    model = {k: v for k, v in sizes.items() if k in takes}
+    model: dict[str, Any] = {k: v for k, v in sizes.items() if k in takes}
     if name == "trigrec":  # of one domain: its sequence and its counts, no vectors to read
         model |= {"stage": "recommender", "inputs": "sequence"}
     for where in plan.options.where:

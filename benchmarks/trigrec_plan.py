@@ -39,6 +39,8 @@ READ_BY = {
     "SPE_DOMAIN": ("export", "all"),
     "spe_emb_path": ("recommend", "all"),
     "cross_emb_path": ("recommend", "all"),
+    "graph_weight": ("recommend", "all", "ablations", "baselines"),
+    "choose_weight": ("recommend", "all", "ablations", "baselines"),
 }
 # The same for options that are not of --override.
 OPTION_READ_BY = {
@@ -87,8 +89,8 @@ class Options:
     save_every: int = 2
     """Keep the weights of every so many epochs of stage 1 (EPOCH_TO_LOAD)."""
     resume: bool = False
-    """Go on with the newest run of the same name. all and ablations also start what was not begun,
-    and ablations reads back what is finished."""
+    """Go on with the newest run of the same name, which has to be there. all also starts stage 2
+    where it was not begun, ablations any variant, and it reads back what is finished."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def check_options(options: Options, given: Mapping[str, Any]) -> None:
     alone = "--joint" if options.joint else ""
     alone = "--inputs sequence" if options.inputs == "sequence" else alone
     for name in given:
-        if name in READ_BY and (alone or options.command not in READ_BY[name]):
+        unread = bool(alone) and name in FILE_KINDS
+        if name in READ_BY and (unread or options.command not in READ_BY[name]):
             words = f"{options.command} {alone}".strip()
             raise ValueError(f"--override: {name} is not read by {words!r}; leave it out")
     if "EPOCH_TO_LOAD" in given and options.command == "recommend":

@@ -120,9 +120,11 @@ def train_users(plan: Plan, resumed: Path | None) -> Path:
 def first_stage(plan: Plan) -> TriGRec:
     """A new model of stage 1."""
     torch.manual_seed(plan.seed)
-    settings = {**plan.model, "inputs": "both"}
+    # What only stage 2 reads makes no other stage 1, so that --resume takes it.
+    own = {k: v for k, v in plan.model.items() if k not in ("graph_weight", "choose_weight")}
+    own["inputs"] = "both"
     return TriGRec.from_graph(
-        plan.task.split.train, target=plan.options.target, stage="users", **settings
+        plan.task.split.train, target=plan.options.target, stage="users", **own
     )
 
 

@@ -62,7 +62,9 @@ def leave_one_out(graph: TemporalRecGraph) -> Split:
     return Split(graph, train, targets(second), targets(last))
 
 
-def global_time_split(graph: TemporalRecGraph, val: float = 0.1, test: float = 0.1) -> Split:
+def global_time_split(
+    graph: TemporalRecGraph, val: float = 0.1, test: float = 0.1, relation: str | None = None
+) -> Split:
     """Cuts the log at two moments; only what is strictly earlier is ever seen.
 
     ``t_test`` is the time at the ``1 - test`` quantile of events and ``t_val`` the one at
@@ -80,10 +82,12 @@ def global_time_split(graph: TemporalRecGraph, val: float = 0.1, test: float = 0
         graph: With times.
         val: Share of events in the validation interval, in (0, 1).
         test: Share of events in the test interval, in (0, 1).
+        relation: The only kind of event that is asked for, and whose items are candidates; None
+            for all.
 
     Raises:
         ValueError: If the shares are not in (0, 1), leave no training events, or ties at the
-            boundaries leave an interval empty.
+            boundaries leave an interval empty; if there is no such relation.
     """
     for name, share in (("val", val), ("test", test)):
         if not 0 < share < 1:
@@ -107,17 +111,31 @@ def global_time_split(graph: TemporalRecGraph, val: float = 0.1, test: float = 0
             f"{val_time} and {test_time}; choose other shares or leave_one_out"
         )
 
+    asked, candidates = torch.ones_like(event_id, dtype=torch.bool), None
+    if relation is not None:
+        asked, candidates = _of_relation(graph, relation, event_id)
+
     def last_events(lo: int, hi: int) -> Targets:
-        rows = ((event_id >= lo) & (event_id < hi)).nonzero().view(-1)
+        rows = (asked & (event_id >= lo) & (event_id < hi)).nonzero().view(-1)
         last = torch.full((graph.num_users,), -1)
         last.scatter_reduce_(0, user[rows], rows, reduce="amax")
         rows = last[last >= 0]
         return Targets(user[rows], event_id[rows], item[rows], time[rows])
 
     end = int(event_id[-1]) + 1
-    return Split(
-        graph, train, last_events(val_cut, test_cut), last_events(test_cut, end), cold_is_miss=True
-    )
+    val_targets, test_targets = last_events(val_cut, test_cut), last_events(test_cut, end)
+    return Split(graph, train, val_targets, test_targets, cold_is_miss=True, candidates=candidates)
+
+
+def _of_relation(graph: TemporalRecGraph, relation: str, event_id: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the events are of that kind, and ``[N]`` bool which items have one."""
+    names = [t[1] for t in graph.interaction_types]
+    if relation not in names:
+        raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
+    store = graph["user", relation, "item"]
+    candidates = torch.zeros(graph.num_items, dtype=torch.bool)
+    candidates[store.edge_index[1].cpu()] = True
+    return torch.isin(event_id, store.event_id.cpu()), candidates
 
 
 def _log(graph: TemporalRecGraph) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -124,6 +124,11 @@ def read_domains(
         ValueError: If a value is not usable, or an item stands in two domains: ids that two
             domains share by accident would be one item.
     """
+    if "relation" in columns:
+        raise ValueError(
+            f"'relation' is called 'domain' here, the column that names the domain of each event "
+            f"(got relation={columns['relation']!r})"
+        )
     graph = TemporalRecGraph.from_csv(os.fspath(path), relation=domain, time=time, **columns)
     try:
         graph["item"].domain = item_domains(graph)

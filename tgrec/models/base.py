@@ -52,6 +52,14 @@ class RecModel(nn.Module):
         """Builds the model for a graph of training events."""
         return cls(num_items=graph.num_items, **kwargs)
 
+    @classmethod
+    def asked_relation(cls, graph: TemporalRecGraph, **settings: Any) -> str | None:
+        """Name of the only kind of event that a model with these settings is asked for.
+
+        None if it is asked for any kind of ``graph``.
+        """
+        return None
+
     def encode_user(self, batch: RecBatch) -> Tensor:
         """``[B, D]`` what each seed looks for."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither encode_user nor score")

@@ -187,5 +187,10 @@ class BERTBranch(nn.Module):
         """
         hidden = self.encoder(x, mask, last=last)
         # Of all positions: products of as many rows as there are holes would be new ones each time.
-        out: Tensor = self.norm(F.gelu(self.project(hidden)))
+        out = self.head(hidden)
         return out if rows is None else out[rows]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """``[..., D]`` what is looked for at states of the encoder."""
+        out: Tensor = self.norm(F.gelu(self.project(hidden)))
+        return out

@@ -51,11 +51,11 @@ class TriGRec(RecModel):
     out too small.
 
     The vectors are computed from the same masked sequence that stage 2 reads, so none is made of
-    an item that is asked for, nor of anything at or past the cut (the counts are of all training
-    events, less those of the row). A sequence whose only hole is
-    its last position is read from left to right (one encoder for both, as in UniLM, Dong et al.,
-    arXiv 1905.03197): as at inference; in training every earlier position predicts its item too,
-    from the sequence alone, because the vectors hold what comes after it.
+    an item that is asked for (but for the tenth of the holes that BERT leaves as they are), nor of
+    anything at or past the cut; the counts are of all training events, less those of the row.
+    A sequence whose only hole is its last position is read from left to right (one encoder for
+    both, as in UniLM, Dong et al., arXiv 1905.03197), as at inference; in training every earlier
+    position predicts its item too, from the sequence alone: the vectors hold what comes after it.
 
     TriGRec (github.com/moon2y/TriGRec) is the idea. Different: the same users in the distances,
     pooling over real positions, a masked-item loss on every encoder, full cross-entropy over the
@@ -91,9 +91,8 @@ class TriGRec(RecModel):
         graph_weight: w.
         choose_weight: Whether w is chosen on validation when stage 2 has been trained.
         loaded: Names of user features ``[U, D]`` of the graph, which
-            :func:`tgrec.training.with_user_vectors` puts there, to read as vectors instead of
-            making them. They have to be made of events before each user's validation cut; unlike
-            those made here they hold items that training asks for.
+            :func:`tgrec.training.with_user_vectors` puts there, to read instead of making vectors;
+            of events before each user's validation cut, so they hold items that training asks for.
         num_users: U, filled by :meth:`from_graph` where vectors are loaded.
         num_edges: E of the counts, filled by :meth:`from_graph`.
     """
@@ -193,8 +192,7 @@ class TriGRec(RecModel):
         target = number_of(target, graph)
         features = user_features(graph, loaded)
         if features:
-            kwargs |= {"loaded": loaded, "num_users": graph.num_users,
-                       "d_model": features[0].size(1)}  # fmt: skip
+            kwargs.update(loaded=loaded, num_users=graph.num_users, d_model=features[0].size(1))
         model = cls(graph.num_items, [t[1] for t in graph.interaction_types], target, **kwargs)
         model.item_domain.copy_(known_domains(graph))
         if features:
@@ -204,6 +202,11 @@ class TriGRec(RecModel):
         if model.config["use_graph"] and model.stage != "users":
             model._set_counts(SkipMarkov.from_graph(graph))
         return model
+
+    @classmethod
+    def asked_relation(cls, graph: TemporalRecGraph, **settings: Any) -> str | None:
+        """The target's; see :meth:`RecModel.asked_relation`."""
+        return graph.interaction_types[number_of(settings.get("target", 0), graph)][1]
 
     @classmethod
     def second_stage(cls, first: TriGRec, graph: TemporalRecGraph, **kwargs: Any) -> TriGRec:
@@ -333,12 +336,8 @@ class TriGRec(RecModel):
         weight, gate = known[row].float(), torch.zeros_like(state[:, 0])
         if self.memory is not None:
             state, weight, gate = self.memory(state, memory[row], known[row])
-        return self._head(state), weight, gate
-
-    def _head(self, state: Tensor) -> Tensor:
         assert self.sequence is not None
-        out: Tensor = self.sequence.norm(F.gelu(self.sequence.project(state)))
-        return out
+        return self.sequence.head(state), weight, gate
 
     @torch.no_grad()
     def gates(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
@@ -360,8 +359,8 @@ class TriGRec(RecModel):
         assert batch.history is not None
         cloze = question(batch.history, self.num_items, self.target, batch.item)
         scores = inner_products(self._encode(batch, cloze), self.encode_item())
-        counts = self.counts
-        return scores if counts is None else scores + self._logits(counts.score_left_out(batch))
+        left = self.counts
+        return scores if left is None else scores + self._logits(left.score_left_out(batch))
 
     def _logits(self, counted: Tensor) -> Tensor:
         return self.graph_weight * counted_logits(counted)
@@ -391,10 +390,11 @@ class TriGRec(RecModel):
     ) -> tuple[Tensor, Tensor]:
         table = self.encode_item().index_select(0, where.items[self.target])
         states = self._states(own)
+        assert self.sequence is not None
         hidden, target = self._predict(own, states, memory, known)[0], own.target[own.hole]
         if states is not None:  # the other positions of what is read from left to right
             rows = own.mask & ~own.hole & (own.hole.sum(1, keepdim=True) == 1)
-            hidden = torch.cat([hidden, self._head(states)[rows]])
+            hidden = torch.cat([hidden, self.sequence.head(states)[rows]])
             target = torch.cat([target, own.target[rows]])
         total = linear_cross_entropy(hidden, table, where.place[self.target][target])
         return total.view(1), total.new_full((1,), float(hidden.size(0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 Stage = Literal["users", "recommender", "joint"]
@@ -16,8 +17,8 @@ def check_config(config: dict[str, Any]) -> None:
     for name in ("mask_prob", "last_prob"):
         if not 0 <= config[name] <= 1:
             raise ValueError(f"'{name}' needs to be in [0, 1] (got {config[name]})")
-    for name in ("adversary", "alignment", "separation"):
-        if not config[name] >= 0:
+    for name in ("adversary", "alignment", "separation", "graph_weight"):
+        if not (math.isfinite(config[name]) and config[name] >= 0):
             raise ValueError(f"'{name}' needs to be a weight of at least 0 (got {config[name]})")
     if not config["relations"]:
         raise ValueError("'relations' needs the name of at least one domain (got none)")

@@ -122,7 +122,10 @@ def number_of(relation: int | str, graph: TemporalRecGraph) -> int:
     names = [t[1] for t in graph.interaction_types]
     if isinstance(relation, str) and relation not in names:
         raise ValueError(f"'target' needs to be one of {names} (got {relation!r})")
-    return names.index(relation) if isinstance(relation, str) else relation
+    number = names.index(relation) if isinstance(relation, str) else relation
+    if not 0 <= number < len(names):
+        raise ValueError(f"'target' needs to be in 0..{len(names) - 1}, for {names} (got {number})")
+    return number
 
 
 def user_features(graph: TemporalRecGraph, names: Sequence[str]) -> list[Tensor]:

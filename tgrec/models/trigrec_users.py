@@ -162,8 +162,7 @@ class UserEncoders(nn.Module):
     def predictions(self, name: str, hidden: Tensor) -> Tensor:
         """``[R, D]`` what is looked for at hidden states ``[R, D]`` of a reading."""
         branch: BERTBranch = getattr(self, name)
-        out: Tensor = branch.norm(F.gelu(branch.project(hidden)))
-        return out
+        return branch.head(hidden)
 
     def graph_loss(
         self, made: UserVectors, cloze: DomainCloze, catalogues: Catalogues, tables: list[Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tgrec.metrics import target_ranks
 from tgrec.recommend.occlusion import Read, events_read, scores_without
-from tgrec.recommend.ranking import check_count, not_offered, unborn_items
+from tgrec.recommend.ranking import absent_items, check_count, not_offered
 from tgrec.recommend.served import Question, Served
 from tgrec.sampler import past_items
 
@@ -148,8 +148,8 @@ def explain(
     named = [i for i in effect.argsort(descending=True).tolist() if effect[i] > 0][:top_events]
     target = question.targets()
     _, seen = past_items(question.loader.index, target.user, target.cut)
-    unborn = unborn_items(served, question)
-    others = not_offered(question, question.user, unborn)
+    absent = absent_items(served, question)
+    others = not_offered(question, question.user, absent)
     rank = target_ranks(full, torch.tensor([item], device=full.device), others)
     timed = served.index.has_time
     alpha, *parts = served.model.mixture(read.item.numel()) or (None,)
@@ -168,7 +168,7 @@ def explain(
         title=served.items.title(item),
         score=float(full[0, item]),
         rank=int(rank[0]),
-        left_out=_left_out(item, seen, unborn),
+        left_out=_left_out(served, item, seen, absent),
         events_read=read.item.numel(),
         events=events,
         paths=paths(served, question, item, seen, top_paths),
@@ -178,10 +178,12 @@ def explain(
     )
 
 
-def _left_out(item: int, seen: Tensor, unborn: Tensor) -> str | None:
+def _left_out(served: Served, item: int, seen: Tensor, absent: Tensor) -> str | None:
+    if bool((served.elsewhere == item).any()):
+        return f"it has no event in {served.asked!r}, which is asked for"
     if bool((seen == item).any()):
         return "met before"
-    return "nobody had met it by then" if bool((unborn == item).any()) else None
+    return "nobody had met it by then" if bool((absent == item).any()) else None
 
 
 def effects(served: Served, question: Question, item: int, read: Read) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tgrec.data import Sampling, Split, TemporalRecGraph, global_time_split, leave_one_out
+from tgrec.data import (
+    Sampling,
+    Split,
+    TemporalRecGraph,
+    global_time_split,
+    leave_one_out,
+    leave_one_out_in,
+)
 from tgrec.data.recognise import index_as_columns, recognise_columns
 from tgrec.datasets import checksum, clean_items, clean_users, features_only, graph_of_tables
 from tgrec.models import MODELS, RecModel
@@ -92,11 +99,21 @@ def graph_of(
     return graph_of_tables(data, users=users, items=items, **columns)
 
 
-def split_of(graph: TemporalRecGraph, split: str) -> Split:
-    """What is fitted on, and what is held out to choose and to measure."""
+def split_of(graph: TemporalRecGraph, split: str, relation: str | None = None) -> Split:
+    """What is fitted on, and what is held out to choose and to measure.
+
+    Args:
+        graph: All events.
+        split: How.
+        relation: The only kind of event that the model is asked for, where there are several.
+    """
     if split not in get_args(SplitName):
         raise ValueError(f"'split' needs to be one of {list(get_args(SplitName))} (got {split!r})")
-    return leave_one_out(graph) if split == "leave_one_out" else global_time_split(graph)
+    if len(graph.interaction_types) < 2:
+        relation = None
+    if split == "global_time":
+        return global_time_split(graph, relation=relation)
+    return leave_one_out(graph) if relation is None else leave_one_out_in(graph, relation)
 
 
 def settings_for(

@@ -30,7 +30,7 @@ def ranks_of(served: Served, split: str, options: Mapping[str, Any]) -> Evaluati
     for name in options:
         if name not in known:
             raise ValueError(f"evaluate: {name!r} is no option: {known}{meant(name, known)}")
-    parts = split_of(served.graph, split)
+    parts = split_of(served.graph, split, served.asked)
     given = {"track": served.loader.track, "device": served.index.device, **options}
     return evaluate(served.model, parts, parts.test, index=served.index, **given)
 
@@ -42,7 +42,7 @@ def rating_errors(served: Served, split: str) -> Mapping[str, float] | None:
     """
     if not foretells_ratings(served.model):
         return None
-    parts, device = split_of(served.graph, split), served.index.device
+    parts, device = split_of(served.graph, split, served.asked), served.index.device
     asked = served.index.rating_of(parts.test.cut.to(device))
     if not (_any_known(asked) and _any_known(EventIndex(parts.train, "cpu").rating)):
         return None

@@ -23,7 +23,7 @@ def best(
     """The best items of each user: nodes ``[n, k]`` (-1 where there are no more) and scores.
 
     At a moment of the past, items that nobody had met by then are not offered: whether they are
-    met later is not known.
+    met later is not known. Nor are items of kinds of events that the model is not asked for.
     """
     check_count("top_k", top_k, 1)
     size = min(top_k, served.index.num_items)
@@ -32,34 +32,40 @@ def best(
     # Equal scores, as counts give them to somebody without a past, are in the order of popularity.
     order = served.by_popularity(question.log_cut)
     place = torch.argsort(order)
-    unborn = unborn_items(served, question)
+    absent = absent_items(served, question)
     for rows, score in all_scores(served, question):
-        row, item = not_offered(question, question.user[rows], unborn, filter_seen)
+        row, item = not_offered(question, question.user[rows], absent, filter_seen)
         chosen = best_items(score[:, order], size, exclude=(row, place[item]))
         chosen = torch.where(chosen >= 0, order[chosen], -1)
         items[rows.cpu()] = chosen.cpu()
         scores[rows.cpu()] = score.gather(1, chosen.clamp(min=0)).cpu()
-    _say_if_short(served, items, top_k, unborn.numel(), filter_seen)
+    _say_if_short(served, items, top_k, absent.numel(), filter_seen)
     return items.numpy(), scores.numpy()
 
 
-def unborn_items(served: Served, question: Question) -> Tensor:
-    """At a moment of the past, the items that nobody had met by then."""
+def absent_items(served: Served, question: Question) -> Tensor:
+    """Items that nobody is offered.
+
+    They are of other kinds of events than the model is asked for, or, at a moment of the past,
+    nobody had met them by then.
+    """
     if question.log_cut >= served.index.end:
-        return torch.zeros(0, dtype=torch.int64, device=served.index.device)
-    return (served.first_met >= question.log_cut).nonzero().view(-1)
+        return served.elsewhere
+    absent = served.first_met >= question.log_cut
+    absent[served.elsewhere] = True
+    return absent.nonzero().view(-1)
 
 
 def not_offered(
-    question: Question, user: Tensor, unborn: Tensor, filter_seen: bool = True
+    question: Question, user: Tensor, absent: Tensor, filter_seen: bool = True
 ) -> tuple[Tensor, Tensor]:
     """What no list holds: ``(rows, items)``, int64 ``[P]``, of the askers ``user`` ``[B]``.
 
-    These are the items that nobody had met by then (of :func:`unborn_items`), and, with
+    These are the items that nobody is offered (``absent``, of :func:`absent_items`), and, with
     ``filter_seen``, those that the asker has met.
     """
-    row = torch.arange(user.numel(), device=unborn.device).repeat_interleave(unborn.numel())
-    item = unborn.repeat(user.numel())
+    row = torch.arange(user.numel(), device=absent.device).repeat_interleave(absent.numel())
+    item = absent.repeat(user.numel())
     if not filter_seen:
         return row, item
     part = question.targets(user)
@@ -68,7 +74,7 @@ def not_offered(
 
 
 def _say_if_short(
-    served: Served, items: Tensor, top_k: int, unborn: int, filter_seen: bool
+    served: Served, items: Tensor, top_k: int, absent: int, filter_seen: bool
 ) -> None:
     """Warns with the reason where lists are shorter than asked for."""
     short = ((items >= 0).sum(1) < top_k).nonzero().view(-1)
@@ -76,11 +82,13 @@ def _say_if_short(
         return
     had = int((items[short[0]] >= 0).sum())
     size = served.index.num_items
-    why = [f"the catalogue has {size} items"]
-    if unborn:
-        why.append(f"{unborn} of them had not been met by then")
-    if filter_seen and size - unborn > had:
-        why.append(f"{size - unborn - had} were met before (filter_seen=False offers them too)")
+    why, elsewhere = [f"the catalogue has {size} items"], served.elsewhere.numel()
+    if elsewhere:
+        why.append(f"{elsewhere} of them have no event in {served.asked!r}")
+    if absent > elsewhere:
+        why.append(f"{absent - elsewhere} of them had not been met by then")
+    if filter_seen and size - absent > had:
+        why.append(f"{size - absent - had} were met before (filter_seen=False offers them too)")
     whose = "the list" if items.size(0) == 1 else f"{short.numel()} of {items.size(0)} lists"
     warnings.warn(
         f"{whose} could not be filled to top_k={top_k}, the first has {had}: {', '.join(why)}",

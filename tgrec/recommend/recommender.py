@@ -159,7 +159,7 @@ class Recommender:
         """
         columns = {"user": user, "item": item, "time": time, "rating": rating, "relation": relation}
         graph = graph_of(data, users=users, items=items, **columns)
-        parts = split_of(graph, split)
+        parts = split_of(graph, split, self.model_class.asked_relation(graph, **self.settings))
         # Checked alone: the other settings follow the model, whose weights are drawn from it.
         self.seed = TrainSettings(seed=training.get("seed", 0)).seed
         torch.manual_seed(self.seed)

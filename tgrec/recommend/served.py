@@ -94,6 +94,21 @@ class Served:
         return reader_below(self.index, self.model.sampling)
 
     @cached_property
+    def asked(self) -> str | None:
+        """See :meth:`tgrec.models.RecModel.asked_relation`."""
+        return self.model.asked_relation(self.graph, **self.model.config)
+
+    @cached_property
+    def elsewhere(self) -> Tensor:
+        """Items that have events, but none of the kind that the model is asked for."""
+        met = torch.zeros(self.index.num_items, dtype=torch.bool)
+        for edge_type in self.graph.interaction_types:
+            met[self.graph[edge_type].edge_index[1].cpu()] = self.asked is not None
+        if self.asked is not None:
+            met[self.graph["user", self.asked, "item"].edge_index[1].cpu()] = False
+        return met.nonzero().view(-1).to(self.index.device)
+
+    @cached_property
     def _newest(self) -> int | None:
         return int(self.index.time.max()) if self.index.has_time else None
 

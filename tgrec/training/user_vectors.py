@@ -114,7 +114,11 @@ def write_user_vectors(
         write_tensors(folder / f"{stem}.safetensors", {"embedding": values}, {"vector": name})
         paths += [folder / f"{stem}.{end}" for end in ("npy", "pkl", "safetensors")]
     ids = raw_ids.tolist() if isinstance(raw_ids, Tensor) else raw_ids
-    rows = {"users": ids, "files": {stem: name for name, stem in files.items()}, **about}
+    said = _sidecar(folder / SIDECAR)
+    before = said.get("files") if said.get("users") == ids else None
+    kept = {stem: name for stem, name in (before or {}).items() if _exported(folder, stem)}
+    named = {**kept, **{stem: name for name, stem in files.items()}}
+    rows = {"users": ids, "files": named, **about}
     write_text(folder / SIDECAR, json.dumps(rows) + "\n")
     return [*paths, folder / SIDECAR]
 
@@ -142,7 +146,10 @@ def read_user_vectors(path: Path, raw_ids: Tensor | list[str], **about: Any) -> 
             f"was written beside it"
         )
     try:
-        values = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        array = np.load(path, allow_pickle=False)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"of {array.dtype}")
+        values = torch.from_numpy(array).float()
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {str(path)!r}; export the vectors") from None
     except (ValueError, TypeError, EOFError, OSError) as error:
@@ -159,12 +166,17 @@ def read_user_vectors(path: Path, raw_ids: Tensor | list[str], **about: Any) -> 
             )
     rows = said.get("users", ids)
     place = {user: row for row, user in enumerate(rows)}
-    if len(rows) != values.size(0) or place.keys() != set(ids):
+    if len(place) != len(rows) or len(rows) != values.size(0) or place.keys() != set(ids):
         raise ValueError(
             f"{path} has {values.size(0)} rows of {len(place)} users, which are not the "
             f"{len(ids)} users of the data; export the vectors for these data"
         )
     return values[torch.tensor([place[user] for user in ids], dtype=torch.int64)]
+
+
+def _exported(folder: Path, stem: str) -> bool:
+    """Whether the file of an earlier export is still there."""
+    return (folder / f"{stem}.npy").is_file()
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
