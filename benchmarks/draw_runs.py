@@ -133,7 +133,7 @@ def attention_by_gap(model: TGTBERT4Rec, batch: RecBatch) -> Tensor:
     history = batch.history
     assert history is not None
     encoder = model.tgt
-    vectors, pairs = encoder.timed(model.item[history.item], history, batch.query_time)
+    vectors, pairs = encoder.timed(model.table()[history.item], history, batch.query_time)
     assert pairs is not None
     mass: list[Tensor] = []
     real = history.mask.any(dim=1)

@@ -20,6 +20,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from terminal import end_with_summary
 from torch.utils.data import DataLoader
 from usual import PaddedSequences, UsualEncoder
 
@@ -28,7 +29,7 @@ from tgrec.datasets import BOARDS, movielens_1m
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.models import BERT4Rec, SASRec
 from tgrec.sampler import EventIndex
-from tgrec.training import TrainSettings, autocast, evaluate, keep_freed_memory
+from tgrec.training import RankedRun, TrainSettings, autocast, evaluate, keep_freed_memory
 
 console = Console()
 
@@ -52,8 +53,16 @@ class Options:
 
 
 def main() -> None:
-    """Prints three tables."""
+    """Parses the command line and measures."""
     options = tyro.cli(Options, description=__doc__)
+    end_with_summary(lambda: measure(options))
+
+
+def measure(options: Options) -> list[RankedRun]:
+    """Prints the tables; there is no run to sum up."""
+    for name in ("users", "batch_size", "rounds", "threads"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} needs to be at least 1 (got {getattr(options, name)})")
     torch.set_num_threads(options.threads)
     board = BOARDS["ml1m-loo" if options.dataset == "ml1m" else "simulated-loo"]
     if options.dataset == "ml1m":
@@ -72,6 +81,7 @@ def main() -> None:
     console.print(
         f"peak memory of this process, the usual way included: {peak:,.0f} MB", highlight=False
     )
+    return []
 
 
 def epoch_times(cls: type[SASRec] | type[BERT4Rec], split: Split, options: Options) -> list[str]:

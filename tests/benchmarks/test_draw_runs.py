@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import sys
@@ -47,7 +48,10 @@ def test_a_gate_has_a_trace_where_it_moves(
 def model(**kwargs: bool) -> TGTBERT4Rec:
     torch.manual_seed(0)
     small = {"d_model": 16, "n_blocks": 1, "tgt_blocks": 2, "d_ff": 16, "max_len": 10}
-    out = TGTBERT4Rec.from_graph(SPLIT.train, **small, temperature=0.1, **kwargs).eval()
+    train = copy.copy(SPLIT.train).clone()
+    if kwargs.get("item_features"):
+        train["item"].genre = torch.eye(3)[torch.arange(train.num_items) % 3]
+    out = TGTBERT4Rec.from_graph(train, **small, temperature=0.1, **kwargs).eval()
     assert out.tgt is not None
     with torch.no_grad():
         for parameter in out.tgt.parameters():
@@ -60,7 +64,7 @@ def model(**kwargs: bool) -> TGTBERT4Rec:
 def test_attention_by_gap_is_the_softmax_of_the_first_block(
     golden_on_t2: bool, script: ModuleType
 ) -> None:
-    net = model(tgt_gated=golden_on_t2, time_vectors=golden_on_t2)
+    net = model(tgt_gated=golden_on_t2, time_vectors=golden_on_t2, item_features=not golden_on_t2)
     batch = SeedLoader(EventIndex(SPLIT.graph), model().sampling).batch(SPLIT.test)
     mass = script.attention_by_gap(net, batch)
     torch.testing.assert_close(mass.sum(dim=1), torch.ones(2), rtol=1e-4, atol=1e-4)
@@ -68,7 +72,7 @@ def test_attention_by_gap_is_the_softmax_of_the_first_block(
     assert history is not None
     assert tgt is not None
     assert tgt.pair_bias is not None
-    x = net.item[history.item]
+    x = net.table()[history.item]
     if tgt.times is not None:
         x = x + tgt.times(history.time, history.mask, history.time)
     x = x * 4 + tgt.positions(history.item.size(1))

@@ -171,8 +171,12 @@ def test_wandb_hears_of_every_epoch_as_it_ends(
     (tmp_path / "wandb.py").write_text(
         "import pathlib\n"
         f"out = pathlib.Path({str(tmp_path / 'r')!r})\n"
+        "class Config(dict):\n"
+        "    def update(self, values, allow_val_change=False):\n"
+        "        assert allow_val_change, 'a setting may be said in full only at the end'\n"
+        "        super().update(values)\n"
         "class Session:\n"
-        "    summary, config = {}, {}\n"
+        "    summary, config = {}, Config()\n"
         "    def log(self, entry, step):\n"
         "        epochs = len((out / 'history.jsonl').read_text().splitlines())\n"
         "        done = (out / 'recommender.json').exists()\n"

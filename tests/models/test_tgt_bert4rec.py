@@ -493,3 +493,13 @@ def test_predict_refuses_mask_tokens() -> None:
         ValueError, match="'input_ids' holds mask tokens; predict reads events only"
     ):
         model_of().predict(ids, times, mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mask_prob", 2.0), ("last_prob", float("nan")), ("learnable_fusion", "False"),
+     ("time_vectors", "no"), ("tgt_blocks", 2.5)],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' needs to be"):
+        TGTBERT4Rec(ITEMS, **{**SMALL, name: value})

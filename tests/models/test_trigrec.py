@@ -317,13 +317,18 @@ def test_sequence_and_vectors_have_their_say(split: Split) -> None:
     assert batch.history is not None
     cloze = question(batch.history, model.num_items, 0)
     own = cloze.only(0)
-    turned = replace(own, item=torch.where(own.known, own.item.flip(1).clamp(max=29), own.item))
+    turned = replace(own, item=own.item.clone())
+    moved = torch.zeros(own.item.size(0), dtype=torch.bool)
+    for row, known in enumerate(own.known):  # the same events, the other way round
+        turned.item[row, known] = own.item[row, known].flip(0)
+        moved[row] = not torch.equal(turned.item[row], own.item[row])
+    assert float(moved.float().mean()) > 0.9
     with torch.no_grad():
         memory, known = model.user_memory(batch, cloze)
         states = model._states(own)
         before = model._predict(own, states, memory, known)[0]
         other = model._predict(turned, model._states(turned), memory, known)[0]
-        assert (other != before).any(1).all()
+        assert torch.equal((other != before).any(1), moved)
         swapped = model._predict(own, states, memory.roll(1, 0), known)[0]
         assert (swapped != before).any(1).all()
         assert torch.equal(model._predict(own, states, memory, known)[0], before)

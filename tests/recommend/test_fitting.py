@@ -13,7 +13,7 @@ from tgrec.data import Sampling, TemporalRecGraph
 from tgrec.datasets import read_interactions
 from tgrec.models import SASRec
 from tgrec.recommend import Recommender, fitting
-from tgrec.recommend.fitting import graph_of, settings_for
+from tgrec.recommend.fitting import graph_of, settings_for, split_of
 from tgrec.recommend.names import attributes_of, coded_profile
 from tgrec.testing import cycle_graph
 
@@ -285,6 +285,48 @@ def test_domains_of_a_table_are_relations_and_the_target_is_what_is_recommended(
     assert (rec.recommend(3, top_k=4)["item_id"] >= 10).all()
     with pytest.raises(ValueError, match="'relation'.*'shops'"):
         Recommender("markov").fit(table, relation="shops", **QUICK)
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "global_time"])
+def test_a_model_of_one_domain_is_chosen_and_measured_there(split: Any, tmp_path: Path) -> None:
+    """Among the last events of all domains most would be of others, whose items come last."""
+    rows = [(user, (user + step) % 10 + 10 * (step % 2), 100 * step + user, "ab"[step % 2])
+            for user in range(30) for step in range(10 + user % 2)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "shop"])
+    rec = Recommender("trigrec", target="a", **{**SMALL, "n_heads": 2})
+    rec.fit(table, relation="shop", split=split, **QUICK)
+    for fitted in (rec, (rec.save(tmp_path), Recommender.load(tmp_path))[1]):
+        measured = fitted.evaluate(sampled=False)
+        asked = fitted.graph["user", "a", "item"].event_id
+        assert torch.isin(measured.targets.cut, asked).all()
+        assert int(measured.ranks["full"].max()) <= 10
+        assert torch.isin(split_of(fitted.graph, split, "a").val.cut, asked).all()
+        with pytest.warns(UserWarning, match="10 of them have no event in 'a'"):
+            offered = fitted.recommend(3, top_k=15, filter_seen=False)
+        assert sorted(offered["item_id"]) == list(range(10))
+        assert "no event in 'a'" in str(fitted.explain(3, 12))
+    with pytest.raises(ValueError, match="'target' needs to be in 0..1, for .* \\(got 2\\)"):
+        Recommender("trigrec", target=2).fit(table, relation="shop", **QUICK)
+    # Models of all events are asked for all of them.
+    whole = Recommender("popularity").fit(table, relation="shop", split=split, show=False)
+    kinds = whole.graph["user", "b", "item"].event_id
+    assert torch.isin(whole.evaluate(sampled=False).targets.cut, kinds).any()
+
+
+def test_what_is_no_tracker_is_said_before_anything_is_trained() -> None:
+    with pytest.raises(TypeError, match="'tracker' needs to be a function .* 'tensorboard'"):
+        Recommender("sasrec", **SMALL).fit(cycle_graph(), tracker="tensorboard", show=False)  # type: ignore[arg-type]
+
+
+def test_a_model_that_does_not_fit_into_memory_names_remedies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(SASRec, "from_graph", fail)
+    with pytest.raises(MemoryError, match="building SASRec .* d_model, max_len"):
+        Recommender("sasrec").fit(cycle_graph(), show=False)
 
 
 @pytest.mark.parametrize("name", ["num_features", "num_edges"])

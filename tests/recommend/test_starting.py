@@ -38,7 +38,7 @@ def test_weights_of_another_catalogue_are_matched_by_raw_id(
     torch.manual_seed(5)
     model = cls.from_graph(leave_one_out(graph).train, **SMALL)
     before = {k: v.clone() for k, v in model.named_parameters()}
-    assert start_from(model, graph, tmp_path)["items"] == 14
+    assert start_from(model, graph, tmp_path) == 14
     assert isinstance(old.model, cls)
     for item in range(10, 24):
         (row,) = graph.index_of("item", [item]).tolist()
@@ -127,3 +127,28 @@ def test_matching_finds_both_places() -> None:
     new, old = matched([("a", 1), "b", ("c", 2)], [("c", 2), ("a", 1), "d"])
     assert (new.tolist(), old.tolist()) == ([0, 2], [1, 0])
     assert matched(["a"], [])[0].numel() == 0
+
+
+def test_users_of_other_data_are_other_people(events: pd.DataFrame, tmp_path: Path) -> None:
+    """Both are numbered from 0, and nothing of the one is known of the other."""
+    ratings = events.assign(rating=events["item_id"] % 5 + 1)
+    old = Recommender("enhanced_bert4rec", **SMALL).fit(ratings, **QUICK)
+    old.save(tmp_path)
+    graph = graph_of(ratings)
+    model = EnhancedBERT4Rec.from_graph(leave_one_out(graph).train, **SMALL)
+    before = model.inputs.user
+    assert before is not None
+    kept, theirs = before.detach().clone(), dict(old.model.named_parameters())["inputs.user"]
+    assert start_from(model, graph, tmp_path) == graph.num_items
+    assert torch.equal(model.inputs.user[: graph.num_users], kept[: graph.num_users])
+    assert not torch.equal(kept[: graph.num_users], theirs[: graph.num_users])
+    assert torch.equal(model.inputs.user[graph.num_users :], theirs[graph.num_users :])
+
+
+def test_how_much_was_found_is_printed(
+    events: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Recommender("sasrec", **SMALL).fit(events, **QUICK).save(tmp_path)
+    quick = {**QUICK, "show": True}
+    Recommender("sasrec", **SMALL).fit(shifted(events), init_from=tmp_path, **quick)
+    assert "init_from: 14 of 24 items are known there" in capsys.readouterr().out

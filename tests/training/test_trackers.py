@@ -61,7 +61,7 @@ def test_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", fake)
     wandb("films", mode="offline")(ENTRY)
     assert fake.calls == [
-        ("init", (), {"project": "films", "mode": "offline"}),
+        ("init", (), {"project": "films", "reinit": True, "mode": "offline"}),
         ("log", (FLAT,), {"step": 3}),
     ]
 
@@ -70,12 +70,13 @@ def test_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Recorder()
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     mlflow("films", run_name="one")(ENTRY)
-    assert fake.calls[:2] == [
+    assert fake.calls[:3] == [
         ("set_experiment", ("films",), {}),
+        ("end_run", (), {}),
         ("start_run", (), {"run_name": "one"}),
     ]
     values = {name.replace("@", "_at_"): v for name, v in FLAT.items()}
-    assert fake.calls[2:] == [("log_metrics", (values,), {"step": 3})]
+    assert fake.calls[3:] == [("log_metrics", (values,), {"step": 3})]
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb", "mlflow"])

@@ -160,3 +160,29 @@ def test_vectors_become_features_of_the_users(split: Split) -> None:
     assert torch.equal(graph["user"]["count"], table.values[:, 0])
     assert "count" not in split.train["user"]
     graph.validate()
+
+
+def test_what_was_exported_before_stays_named(split: Split, tmp_path: Path) -> None:
+    table = user_table(Sums(), split)  # type: ignore[arg-type]
+    ids = split.graph.raw_ids("user")
+    write_user_vectors(table, tmp_path, {"count": "a"}, ids, epoch=1)
+    write_user_vectors(table, tmp_path, {"items": "b"}, ids, epoch=2)
+    said = json.loads((tmp_path / "users.json").read_text())
+    assert (said["files"], said["epoch"]) == ({"a": "count", "b": "items"}, 2)
+    (tmp_path / "a.npy").unlink()
+    write_user_vectors(table, tmp_path, {"items": "b"}, ids)
+    assert json.loads((tmp_path / "users.json").read_text())["files"] == {"b": "items"}
+
+
+def test_numbers_of_other_kinds_and_users_given_twice_are_refused(
+    split: Split, tmp_path: Path
+) -> None:
+    ids = split.graph.raw_ids("user")
+    np.save(tmp_path / "x.npy", np.ones((len(ids), 2), dtype=np.complex64))
+    with pytest.raises(ValueError, match="no array of numbers .of complex64"):
+        read_user_vectors(tmp_path / "x.npy", ids)
+    np.save(tmp_path / "x.npy", np.ones((len(ids) + 1, 2), dtype=np.float32))
+    twice = [*ids.tolist(), int(ids[0])]  # type: ignore[union-attr]
+    (tmp_path / "users.json").write_text(json.dumps({"users": twice}))
+    with pytest.raises(ValueError, match="which are not the"):
+        read_user_vectors(tmp_path / "x.npy", ids)

@@ -49,6 +49,8 @@ class TableFlags:
     """Column of times: Unix seconds or finer, or ISO dates."""
     rating: str | None = None
     """Column of ratings."""
+    relation: str | None = None
+    """Column of kinds of events, such as the domains of trigrec; never recognised."""
     sep: str | None = None
     """Separator of the table; found out if left out."""
     names: tuple[str, ...] | None = None

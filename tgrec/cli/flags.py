@@ -87,7 +87,8 @@ def model_flags(name: str, cls: type[RecModel]) -> list[Flag]:
         flags.append(Flag(argument, kind, told, helps.get(argument, f"See {cls.__name__}.")))
     if "task_weights" in hints:
         for task, weight in TASK_WEIGHTS.items():
-            text = "Weight of this task in the loss; 0 leaves it out."
+            left = "it makes the scores" if task == "next_item" else "0 leaves it out"
+            text = f"Weight of this task in the loss; {left}."
             flags.append(Flag(task, float, str(weight), text, "task_weights"))
     return flags
 

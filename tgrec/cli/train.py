@@ -72,7 +72,8 @@ def train(words: Sequence[str]) -> int:
         0, or 130 if training was interrupted; the best weights so far are then saved, and a
         checkpoint that ``--resume`` goes on from.
     """
-    name, cls = find_model(_value_of(words, "--model", "-m") or DEFAULT)
+    asked = _value_of(words, "--model", "-m")
+    name, cls = find_model(DEFAULT if asked is None else asked)
     of_model, of_training = model_flags(name, cls), training_flags(name)
     title = f"Trains {name} and saves a recommender, a folder of safetensors and JSON."
     options = options_class(TrainOptions, [*of_model, *of_training], title)
@@ -86,9 +87,9 @@ def train(words: Sequence[str]) -> int:
     training = given(chosen, of_training, name)
     distilled = {n: getattr(chosen, n) for n in DISTILLED if getattr(chosen, n) is not None}
     # Of the teacher's folder the name: records are published, without the folders of a machine.
-    asked = training | {n: v.name if isinstance(v, Path) else v for n, v in distilled.items()}
+    told_of = training | {n: v.name if isinstance(v, Path) else v for n, v in distilled.items()}
     # Opened by the first epoch, so that what is refused before leaves nothing behind.
-    session = cache(partial(_wandb_session, rec, asked)) if chosen.use_wandb else None
+    session = cache(partial(_wandb_session, rec, told_of)) if chosen.use_wandb else None
     rec.fit(
         graph, split=chosen.split, init_from=chosen.init_from, folder=out,
         resume=chosen.resume is True, tracker=session and partial(_send, session), **distilled,
@@ -96,7 +97,7 @@ def train(words: Sequence[str]) -> int:
     )  # fmt: skip
     result = rec.result
     assert result is not None
-    save(rec, out, asked)
+    save(rec, out, told_of)
     if result.stopped != "interrupted":
         (out / CHECKPOINT).unlink(missing_ok=True)
     if session is not None:
@@ -143,7 +144,7 @@ def evaluate(
 
 def _value_of(words: Sequence[str], *flags: str) -> str | None:
     """The value of a flag, before it is known which other flags there are."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         head, equals, value = word.partition("=")
         if head in flags:
             return value if equals else after
@@ -163,7 +164,12 @@ def _sentences(told: dict[str, Any]) -> str:
 def _wandb_session(rec: Recommender, training: dict[str, Any]) -> Any:
     """A run of Weights & Biases; what the settings come to is known once there is a model."""
     config = {"model": rec.name, **rec.settings, **training}
-    return importlib.import_module("wandb").init(project="tgrec", config=config)
+    try:
+        return importlib.import_module("wandb").init(project="tgrec", config=config)
+    except Exception as error:  # of many kinds, none of which need be known here
+        raise ValueError(
+            f"--use_wandb: {error}; with WANDB_MODE=offline no account is needed"
+        ) from error
 
 
 def _send(session: Callable[[], Any], entry: Mapping[str, Any]) -> None:
@@ -173,7 +179,7 @@ def _send(session: Callable[[], Any], entry: Mapping[str, Any]) -> None:
 
 def _finish(session: Any, rec: Recommender, result: FitResult) -> None:
     """Its last values."""
-    session.config.update(rec.model.config)
+    session.config.update(rec.model.config, allow_val_change=True)
     told = dataclasses.asdict(result)
     session.summary.update({k: v for k, v in told.items() if k != "history"})
     session.finish()

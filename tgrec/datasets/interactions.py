@@ -36,6 +36,7 @@ def read_interactions(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    relation: str | None = None,
     sep: str | None = None,
     names: Sequence[str] | None = None,
 ) -> TemporalRecGraph:
@@ -59,6 +60,7 @@ def read_interactions(
         item: Column of items.
         time: Column of times.
         rating: Column of ratings; where a field is empty, the rating is not known (NaN).
+        relation: Column of kinds of events, such as domains; all are of one kind if left out.
         sep: Separator of ``path``; None to find it out.
         names: Columns of ``path`` if it has no header line; None to find them out.
 
@@ -79,7 +81,8 @@ def read_interactions(
         path, items, users = _in_folder(path, items, users)
     frame = read_events(path, sep=sep, names=names)
     try:
-        found = recognise_columns(frame, user=user, item=item, time=time, rating=rating)
+        found = recognise_columns(frame, user=user, item=item, time=time, rating=rating,
+                                  relation=relation)  # fmt: skip
         if found.rating is not None:
             frame = frame.assign(**{found.rating: _numbers(frame[found.rating], "rating")})
         tables = {
@@ -90,7 +93,7 @@ def read_interactions(
             frame, tables[role] = _one_kind(frame, tables[role], column, role)
         return graph_of_tables(
             frame, user=found.user, item=found.item, time=found.time, rating=found.rating,
-            users=tables["user"], items=tables["item"],
+            relation=found.relation, users=tables["user"], items=tables["item"],
         )  # fmt: skip
     except ValueError as error:
         raise DataFileError(f"{path}: {error}") from error

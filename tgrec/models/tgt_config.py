@@ -6,12 +6,24 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+SWITCHES = ("tgt_gated", "time_vectors", "learnable_fusion", "choose_gates", "use_time",
+            "use_graph", "item_features")  # fmt: skip
+
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Raises ValueError for settings that are out of range, or do not go together."""
     alpha, blocks, width = (config[k] for k in ("fusion_alpha", "tgt_blocks", "tgt_d_ff"))
     if not 0 <= alpha <= 1:
         raise ValueError(f"'fusion_alpha' needs to be in [0, 1] (got {alpha})")
+    for name in ("mask_prob", "last_prob"):
+        if not 0 <= config[name] <= 1:
+            raise ValueError(f"'{name}' needs to be in [0, 1] (got {config[name]})")
+    for name in SWITCHES:
+        if not isinstance(config[name], bool):
+            raise ValueError(f"'{name}' needs to be True or False (got {config[name]!r})")
+    for name in ("tgt_blocks", "tgt_d_ff"):
+        if not (config[name] is None or type(config[name]) is int):
+            raise ValueError(f"'{name}' needs to be an integer or None (got {config[name]!r})")
     for name in ("temperature", "graph_weight"):
         value = config[name]
         if not (math.isfinite(value) and value >= 0):
@@ -19,10 +31,6 @@ def check_config(config: Mapping[str, Any]) -> None:
     columns = config["num_features"]
     if isinstance(columns, bool) or not isinstance(columns, int) or columns < 0:
         raise ValueError(f"'num_features' needs to be an integer of at least 0 (got {columns!r})")
-    if not isinstance(config["item_features"], bool):
-        raise ValueError(
-            f"'item_features' needs to be True or False (got {config['item_features']!r})"
-        )
     if config["choose_gates"] and config["learnable_fusion"]:
         raise ValueError("'choose_gates' needs learnable_fusion=False (got True)")
     if any(value is not None and value < 1 for value in (blocks, width)):

@@ -115,8 +115,8 @@ class Explanation:
                 f"paths through the graph (people who went on to it, within {STEPS} events)"
             )
             lines += [
-                f"  {called(path.item_id, path.title)} -> {path.people} people ({path.soon} soon)"
-                f" -> {name}"
+                f"  {called(path.item_id, path.title)} -> {path.people} "
+                f"{'person' if path.people == 1 else 'people'} ({path.soon} soon) -> {name}"
                 for path in self.paths
             ]
         if self.shared_genres:
@@ -141,8 +141,8 @@ def explain(
     served: Served, question: Question, item: int, user_id: Any, top_events: int, top_paths: int
 ) -> Explanation:
     """Explains the score of one item for one asker; see :class:`Explanation`."""
-    check_count("top_events", top_events, 0)
-    check_count("top_paths", top_paths, 0)
+    top_events = check_count("top_events", top_events, 0)
+    top_paths = check_count("top_paths", top_paths, 0)
     read = events_read(served, question)
     full, effect = effects(served, question, item, read)
     named = [i for i in effect.argsort(descending=True).tolist() if effect[i] > 0][:top_events]

@@ -160,6 +160,17 @@ def settings_for(
     return TrainSettings(**{**defaults, **given})
 
 
+def build_or_say_why(
+    cls: type[RecModel], graph: TemporalRecGraph, settings: Mapping[str, Any]
+) -> RecModel:
+    """A new model; running out of memory says which settings make it smaller."""
+    known = [name for name in ("d_model", "hidden_channels", "max_len") if name in
+             inspect.signature(cls).parameters]  # fmt: skip
+    smaller = f"smaller sizes in Recommender(): {', '.join(known) or 'see its settings'}"
+    with naming_remedies(f"building {cls.__name__}", "cpu", [smaller]):
+        return cls.from_graph(graph, **settings)
+
+
 def train_or_say_why(
     model: RecModel, split: Split, settings: TrainSettings, **options: Any
 ) -> FitResult:

@@ -28,7 +28,7 @@ from tgrec.datasets.movielens import (
 
 REMEDY = {
     "user": "for somebody new ask with a history",
-    "item": "fit again with events of it",
+    "item": "fit again with events of it, or with it in the table 'items'",
 }
 # What user attributes are coded as: code -> word.
 Words = dict[str, dict[int, str]]

@@ -25,7 +25,7 @@ def best(
     At a moment of the past, items that nobody had met by then are not offered: whether they are
     met later is not known. Nor are items of kinds of events that the model is not asked for.
     """
-    check_count("top_k", top_k, 1)
+    top_k = check_count("top_k", top_k, 1)
     size = min(top_k, served.index.num_items)
     items = torch.full((question.user.numel(), size), -1)
     scores = torch.zeros(question.user.numel(), size)
@@ -82,7 +82,8 @@ def _say_if_short(
         return
     had = int((items[short[0]] >= 0).sum())
     size = served.index.num_items
-    why, elsewhere = [f"the catalogue has {size} items"], served.elsewhere.numel()
+    why = [f"the catalogue has {size} items"]
+    elsewhere = served.elsewhere.numel() if absent else 0
     if elsewhere:
         why.append(f"{elsewhere} of them have no event in {served.asked!r}")
     if absent > elsewhere:
@@ -144,7 +145,7 @@ def similar(served: Served, item: int, top_k: int) -> tuple[np.ndarray, np.ndarr
     Raises:
         ValueError: If the model knows nothing of items that could be alike.
     """
-    check_count("top_k", top_k, 1)
+    top_k = check_count("top_k", top_k, 1)
     model, sampling = served.model, served.model.sampling
     if type(model).encode_item is not RecModel.encode_item:
         vectors = F.normalize(model.encode_item().float(), dim=1)
@@ -163,8 +164,9 @@ def similar(served: Served, item: int, top_k: int) -> tuple[np.ndarray, np.ndarr
     return chosen.numpy(), scores.cpu().gather(1, chosen.clamp(min=0)).numpy()
 
 
-def check_count(argument: str, value: int, least: int) -> None:
-    """Raises ValueError unless it is an integer of at least ``least``."""
+def check_count(argument: str, value: int, least: int) -> int:
+    """The integer; raises ValueError unless it is one of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         kind = "a positive integer" if least else "an integer of at least 0"
         raise ValueError(f"'{argument}' needs to be {kind} (got {value!r})")
+    return int(value)

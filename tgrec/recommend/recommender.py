@@ -17,6 +17,7 @@ from tgrec.models import MODELS, RecModel
 from tgrec.recommend.explain import Explanation, explain
 from tgrec.recommend.fitting import (
     SplitName,
+    build_or_say_why,
     check_model_settings,
     check_teacher,
     graph_of,
@@ -135,7 +136,8 @@ class Recommender:
             users: Table of users, one feature per column, with the same id column.
             items: The same for items; a column ``title`` comes back in all answers.
             split: What is held out.
-            init_from: Folder of a saved recommender to start from; items are matched by raw id.
+            init_from: Folder of a saved recommender to start from; items are matched by raw id,
+                users are new.
             teacher: Another recommender to learn from, or its folder, fitted on the same data
                 with the same split (see :class:`tgrec.training.Teacher`); its track may be another
                 one. It is not saved.
@@ -163,11 +165,13 @@ class Recommender:
         # Checked alone: the other settings follow the model, whose weights are drawn from it.
         self.seed = TrainSettings(seed=training.get("seed", 0)).seed
         torch.manual_seed(self.seed)
-        model = self.model_class.from_graph(parts.train, **self.settings)
+        model = build_or_say_why(self.model_class, parts.train, self.settings)
         settings = settings_for(parts.train, model.sampling, training)
         if init_from is not None:
             _check_start(model)
-            start_from(model, graph, init_from)
+            found = start_from(model, graph, init_from)
+            if show:
+                print(f"init_from: {found} of {graph.num_items} items are known there", flush=True)
         how = {"weight": distill_weight, "temperature": distill_temperature, "at": distill_at}
         self.result = train_or_say_why(
             model,

@@ -38,7 +38,6 @@ class Served:
         users: Their names.
         items: Their names.
         first_met: ``[N]`` event id of the first event of each item, one past the last where none.
-        pause: Median time between two events of a user (s).
     """
 
     model: RecModel
@@ -47,7 +46,6 @@ class Served:
     users: Names
     items: Names
     first_met: Tensor
-    pause: int
 
     @classmethod
     def start(
@@ -57,9 +55,6 @@ class Served:
         index = EventIndex(graph, device)
         first = torch.full((index.num_items,), index.end, device=index.device)
         first.scatter_reduce_(0, index.item, index.event_id, reduce="amin")
-        time = index.time[index.by_user.log]
-        within = index.user[index.by_user.log].diff() == 0
-        pauses = time.diff()[within]
         return cls(
             model=model.to(device).eval(),
             graph=graph,
@@ -67,7 +62,6 @@ class Served:
             users=Names.of(graph, "user"),
             items=Names.of(graph, "item"),
             first_met=first,
-            pause=int(pauses.median()) if pauses.numel() else 0,
         )
 
     @property
@@ -108,6 +102,14 @@ class Served:
             met[self.graph["user", self.asked, "item"].edge_index[1].cpu()] = False
         return met.nonzero().view(-1).to(self.index.device)
 
+    def pause(self, cut: int) -> int:
+        """Median time (s) between two events of a user before ``cut``; 0 where there are none."""
+        return self._pause if cut == self.index.end else _pause(self.index, cut)
+
+    @cached_property
+    def _pause(self) -> int:
+        return _pause(self.index, self.index.end)
+
     @cached_property
     def _newest(self) -> int | None:
         return int(self.index.time.max()) if self.index.has_time else None
@@ -133,6 +135,12 @@ def _by_popularity(index: EventIndex, cut: int) -> Tensor:
     size = int(torch.searchsorted(index.event_id, cut))
     count = torch.bincount(index.item[:size], minlength=index.num_items)
     return torch.argsort(count, descending=True, stable=True)
+
+
+def _pause(index: EventIndex, cut: int) -> int:
+    log = index.by_user.log[index.event_id[index.by_user.log] < cut]
+    pauses = index.time[log].diff()[index.user[log].diff() == 0]
+    return int(pauses.median()) if pauses.numel() else 0
 
 
 @dataclass(frozen=True)
@@ -209,8 +217,8 @@ def ask_with_history(
     Args:
         served: The recommender.
         history: Raw ids of items, oldest first; may be empty.
-        times: Their times; without them the events lie the median pause of the data apart and end
-            one pause before the question.
+        times: Their times; without them the events lie the median pause of the data (before ``at``)
+            apart and end one pause before the question.
         at: The moment of the question; events of ``history`` at or after it are not looked at.
         user: Node of a known user, whose features are then read; the log of this user is not.
         profile: Features of somebody unknown, in words or as the data code them.
@@ -220,7 +228,7 @@ def ask_with_history(
     log_cut, now = served.cut_at(at)
     timed = served.index.has_time
     if times is None:
-        back = torch.arange(item.numel(), 0, -1) * max(served.pause, 1)
+        back = torch.arange(item.numel(), 0, -1) * max(served.pause(log_cut), 1)
         time = (0 if now is None else now) - back
     else:
         if not timed:

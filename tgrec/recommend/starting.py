@@ -20,19 +20,18 @@ from tgrec.recommend.names import Names
 Shared = tuple[Tensor, Tensor]
 
 
-def start_from(
-    model: RecModel, graph: TemporalRecGraph, folder: str | os.PathLike[str]
-) -> dict[str, int]:
+def start_from(model: RecModel, graph: TemporalRecGraph, folder: str | os.PathLike[str]) -> int:
     """Copies the weights of a saved recommender, each to what it stood for.
 
-    Tables of items and users are matched by raw id: a parameter is one if it has one row more in a
-    model with one item (user) more. Rows that stand for something else of the data (genres, years,
-    codes) are matched by :meth:`RecModel.row_meanings`, all others by their place. What finds no
-    counterpart stays new, and is named in a warning; so is what has none here. Counts are those of
-    the new data.
+    Tables of items are matched by raw id: a parameter is one if it has one row more in a model with
+    one item more. Tables of users start anew: who has which number in other data is somebody else,
+    and only the row of somebody unknown is taken over. Rows that stand for something else of the
+    data (genres, years, codes) are matched by :meth:`RecModel.row_meanings`, all others by their
+    place. What finds no counterpart stays new, and is named in a warning; so is what has none here.
+    Counts are those of the new data.
 
     Returns:
-        How many of the ``items`` and ``users`` of the new data were found.
+        How many of the ``items`` of the new data were found.
 
     Raises:
         ValueError: If the folder's model is of another class or of other widths, or no item of the
@@ -41,10 +40,9 @@ def start_from(
     own = type(model)
     names = [own.__name__, *(name for name, cls in MODELS.items() if cls is own)]
     old, old_graph, _ = load_folder(folder, dict.fromkeys(names, own))
-    ids = {
-        kind: matched(Names.of(graph, kind).raw, Names.of(old_graph, kind).raw)
-        for kind in ("item", "user")
-    }
+    nobody = torch.zeros(0, dtype=torch.int64)
+    items = matched(Names.of(graph, "item").raw, Names.of(old_graph, "item").raw)
+    ids = {"item": items, "user": (nobody, nobody)}
     if ids["item"][0].numel() == 0:
         raise ValueError(
             f"'init_from': {str(folder)!r} knows none of the items of these data by id"
@@ -87,7 +85,7 @@ def start_from(
             UserWarning,
             stacklevel=3,
         )
-    return {f"{kind}s": int(rows[0].numel()) for kind, rows in ids.items()}
+    return int(items[0].numel())
 
 
 def matched(new: Sequence[Hashable] | np.ndarray, old: Sequence[Hashable] | np.ndarray) -> Shared:

@@ -75,6 +75,11 @@ def fit(
             teacher do not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
+    if not (tracker is None or callable(tracker)):
+        raise TypeError(
+            f"'tracker' needs to be a function of an epoch's entry, for example "
+            f"tgrec.training.trackers.tensorboard('logs') (got {tracker!r})"
+        )
     device = check_device(settings.device)
     teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
@@ -99,7 +104,7 @@ def fit(
         stopped = _run(loop, line, stop_asked, after_epoch)
     loop.restore_best()
     if stopped != "interrupted":
-        loop.choose()
+        loop.choose(show and workers.is_main)
     return loop.result(stopped)
 
 
@@ -302,11 +307,13 @@ class _Loop:
             value = metrics[settings.metric]
         return self.workers.agree(value, self.device), metrics
 
-    def choose(self) -> None:
+    def choose(self, show: bool) -> None:
         """Lets the model choose on validation what it could not learn."""
         values, clock = [self.progress.best], Clock(self.progress.seconds)
 
         def measure() -> float:
+            if show and len(values) == 1:
+                print("choosing on validation what is not learned", flush=True)
             values.append(self.measure()[0])
             return values[-1]
 

@@ -36,21 +36,26 @@ def tensorboard(folder: str | os.PathLike[str]) -> Tracker:
 def wandb(project: str, **settings: Any) -> Tracker:
     """Logs to Weights & Biases; ``settings`` go to ``wandb.init`` (``mode="offline"`` and so on).
 
+    A run that was begun before in this process is finished: it would take the epochs of both.
+
     Raises:
         ImportError: As in :func:`tensorboard`.
     """
-    run = _optional("wandb").init(project=project, **settings)
+    run = _optional("wandb").init(project=project, **{"reinit": True, **settings})
     return lambda entry: run.log(scalars(entry), step=entry["epoch"])
 
 
 def mlflow(experiment: str, **settings: Any) -> Tracker:
     """Logs to MLflow; ``settings`` go to ``mlflow.start_run``.
 
+    A run that was begun before in this process is ended first.
+
     Raises:
         ImportError: As in :func:`tensorboard`.
     """
     package = _optional("mlflow")
     package.set_experiment(experiment)
+    package.end_run()
     package.start_run(**settings)
 
     def track(entry: Mapping[str, Any]) -> None:
