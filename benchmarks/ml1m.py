@@ -24,8 +24,9 @@ import tyro
 from find_model import find_model, near
 from golden import Golden, golden_of
 from saved import load_teacher, load_weights, saved_config
-from terminal import RANK, check_given_once, end_with_summary, say, spell_out
+from terminal import RANK, end_with_summary, say, spell_out
 
+from tgrec.cli.flags import refuse_repeated
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.loader import Track
@@ -201,7 +202,7 @@ class Planned:
 
 def run_all(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
     """One run per model, as asked for in these words; the same board, track and seed for all."""
-    check_given_once(words)
+    refuse_repeated(words, Options)
     if not options.model:
         raise ValueError(f"--model needs at least one of {list(MODELS)} or FILE.py:CLASS")
     classes = [find_model(name) for name in options.model]

@@ -43,16 +43,6 @@ def say(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def check_given_once(arguments: Sequence[str]) -> None:
-    """Raises for an option that is given twice, of which only the last would count."""
-    options = [word.split("=")[0].replace("-", "_") for word in arguments if word[:2] == "--"]
-    for option in options:
-        if options.count(option) > 1:
-            raise ValueError(
-                f"--{option.strip('_')} is given twice; give all of its values after one of them"
-            )
-
-
 def spell_out(arguments: list[str], options: type) -> list[str]:
     """``--resume`` alone means ``--resume True``; ``true`` and ``false`` are taken as well."""
     switches = {f"__{f.name}" for f in fields(options) if "bool" in str(f.type)}

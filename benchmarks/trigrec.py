@@ -25,11 +25,12 @@ import tyro
 from ablation_runs import print_ablations
 from golden import golden_of
 from overrides import kinds_of
-from terminal import check_given_once, end_with_summary, say
+from terminal import end_with_summary, say
 from trigrec_ablations import run_ablations
 from trigrec_plan import MODEL_KINDS, SMALL, Options, Plan, make_plan, train_settings
 from trigrec_stages import export, read_vectors, recommend, recommender, second_begun, train_users
 
+from tgrec.cli.flags import refuse_repeated
 from tgrec.data import only_domain
 from tgrec.models import MODELS
 from tgrec.training import (
@@ -52,7 +53,7 @@ def main() -> None:
 
 def run_command(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
     """Does what was asked, in these words; returns what was measured."""
-    check_given_once(words)
+    refuse_repeated(words, Options)
     plan = make_plan(options)
     say(f"board {plan.task.board}, data: {plan.task.data}")
     read_vectors(plan)  # before anything is trained: an hour later is no time to find a wrong file

@@ -490,3 +490,29 @@ def test_an_interruption_saves_and_says_so(
     assert tgrec("train", home, "--model", "markov", "--out", out)[0] == 130
     assert Recommender.load(out).name == "markov"
     assert tgrec("compare", "markov", "popularity", "--data", home)[0] == 130
+
+
+def test_domains_of_a_table_and_the_name_of_the_one_that_is_asked_for(
+    tgrec: Run, tmp_path: Path
+) -> None:
+    rows = [f"{u},{'ab'[s % 2]}{(u + s) % 9},{100 * s + u},{'ab'[s % 2]}"
+            for u in range(30) for s in range(10)]  # fmt: skip
+    table = tmp_path / "two.csv"
+    table.write_text("user,item,time,shop\n" + "\n".join(rows))
+    words = ["train", table, "--model", "trigrec", "--relation", "shop", *TINY]
+    assert tgrec(*words, "--target", "b", "--out", tmp_path / "r")[0] == 0
+    status, out, _ = tgrec("recommend", tmp_path / "r", "--user_id", "3", "--k", "2", "--json")
+    assert status == 0
+    assert {row["item_id"][0] for row in json.loads(out)} == {"b"}
+    status, _, said = tgrec(*words, "--target", "c", "--out", tmp_path / "s")
+    assert (status, "needs to be one of ['a', 'b'] (got 'c')" in said) == (2, True)
+    wrong = [word if word != "shop" else "shops" for word in words]
+    assert "'shops'" in tgrec(*wrong, "--out", tmp_path / "t")[2]
+
+
+def test_training_without_arguments_asks_for_data(tgrec: Run) -> None:
+    status, out, said = tgrec("train")
+    assert status == 2
+    assert "zip()" not in out + said
+    assert "DATA" in (out + said).upper()
+    assert "there is no model ''" in tgrec("train", "x.csv", "--model=")[2]

@@ -75,6 +75,8 @@ def find_model(name: str) -> tuple[str, type[RecModel]]:
 def model_flags(name: str, cls: type[RecModel]) -> list[Flag]:
     """A flag for each setting of a model; settings by name, such as task weights, one by one."""
     hints, helps = get_type_hints(cls.__init__), dict[str, str]()
+    wider = get_type_hints(cls.from_graph)
+    hints |= {k: v for k, v in wider.items() if k in hints and v == int | str}  # a name will do too
     for base in reversed(cls.__mro__[: cls.__mro__.index(RecModel)]):
         helps |= _argument_docs(base.__dict__.get("__doc__") or "")
     flags = []
@@ -216,6 +218,8 @@ def _flag_type(kind: Any) -> Any:
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f"{get_args(kind)[0].__name__.upper()} ..."
+    if kind == int | str:
+        return "INT|STR"
     if inspect.isclass(kind):
         return "{True,False}" if kind is bool else kind.__name__.upper()
     return "{" + ",".join(map(str, get_args(kind))) + "}"
