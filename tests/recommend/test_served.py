@@ -11,9 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from tgrec.data import TemporalRecGraph
+from tgrec.data import Targets, TemporalRecGraph
+from tgrec.datasets import simulate_movielens
+from tgrec.loader import SeedLoader
+from tgrec.models import MODELS
 from tgrec.recommend import Recommender
 from tgrec.recommend.served import unix_seconds
+from tgrec.sampler import EventIndex
 
 Fitted = Callable[[str], Recommender]
 SECONDS = 1_363_000_000
@@ -76,3 +80,26 @@ def test_times_of_a_history_in_every_unit(fitted: Fitted, graph: TemporalRecGrap
     finer += [stamps.to_numpy().astype(f"datetime64[{unit}]") for unit in ("s", "ms", "us", "ns")]
     for written in finer:
         assert rec.recommend(history=history, times=written).equals(wanted)
+
+
+@pytest.mark.parametrize("name", ["popularity", "markov", "gap_markov"])
+def test_counts_of_the_past_know_nothing_of_what_came_later(name: str) -> None:
+    """What only counts says at a moment what it would have said then."""
+    graph = simulate_movielens(num_users=40, num_items=60, mean_events=12)[0]
+    rec = Recommender(name).fit(graph, show=False)
+    times = graph[graph.interaction_types[0]].time
+    for share in (0.3, 0.7):
+        at = int(times[int(share * times.numel())])
+        cut = graph.event_id_at(at)
+        then = MODELS[name].from_graph(graph.before(cut)).eval()
+        user = torch.arange(graph.num_users)
+        loader = SeedLoader(EventIndex(graph), then.sampling)
+        batch = loader.batch(Targets(user, torch.full_like(user, cut), item=user * 0))
+        pairs = [(int(u), int(i)) for u in graph.raw_ids("user") for i in graph.raw_ids("item")]
+        said = torch.from_numpy(rec.batch_predict(pairs, at=at)).view(graph.num_users, -1)
+        torch.testing.assert_close(said, then.score(batch))
+        assert not torch.allclose(said, rec.model.score(batch))
+    first = rec.recommend(int(graph.raw_ids("user")[0]), top_k=30, at=int(times.max()) + 10)
+    assert len(first) > 0
+    with pytest.warns(UserWarning, match="60 of them had not been met by then"):
+        assert rec.recommend(int(graph.raw_ids("user")[0]), at=int(times.min()) - 10).empty

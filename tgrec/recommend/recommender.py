@@ -243,9 +243,9 @@ class Recommender:
             top_k: How many. If the catalogue has fewer, a warning says why.
             filter_seen: Leave out what the asker has met before the question.
             at: Moment of the question (Unix time or date); no event at or after it is looked at,
-                and items that nobody had met by then are not offered. The weights stay as they
-                were fitted. None is after all that is known. Models fitted on track T2 are told
-                the moment.
+                and items that nobody had met by then are not offered. What was learned stays as it
+                was fitted; models that only count are counted anew. None is after all that is
+                known. Models fitted on track T2 are told the moment.
             history: Raw ids of items, oldest first, instead of the stored events; may be empty.
             times: Their times; otherwise the typical pause of the data lies between them.
             profile: What is known of somebody new, for models that read features of the one who

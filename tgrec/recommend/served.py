@@ -19,6 +19,7 @@ from tgrec.data import RecBatch, Targets, TemporalRecGraph
 from tgrec.data.recognise import ticks_per_second
 from tgrec.loader import GuestReader, NeighborhoodReader, SeedLoader, Track, reader_below
 from tgrec.models import RecModel
+from tgrec.models.io import FOUND_OUT
 from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names, coded_profile, genres_of, listed, plain
 from tgrec.sampler import EventIndex
@@ -86,6 +87,24 @@ class Served:
     def below(self) -> NeighborhoodReader | None:
         """What stands behind the items of somebody who is not in the log."""
         return reader_below(self.index, self.model.sampling)
+
+    def model_at(self, cut: int) -> RecModel:
+        """The model of a question at ``cut``.
+
+        One that only counts is counted anew from what was before; what was learned stays as it is.
+        """
+        if cut >= self.index.end or self.model.num_parameters() > 0:
+            return self.model
+        if cut not in self._counted:
+            self._counted.clear()
+            settings = {k: v for k, v in self.model.config.items() if k not in FOUND_OUT}
+            counted = type(self.model).from_graph(self.graph.before(cut), **settings)
+            self._counted[cut] = counted.to(self.index.device).eval()
+        return self._counted[cut]
+
+    @cached_property
+    def _counted(self) -> dict[int, RecModel]:
+        return {}
 
     @cached_property
     def asked(self) -> str | None:
@@ -304,7 +323,7 @@ def all_scores(served: Served, question: Question) -> Iterator[tuple[Tensor, Ten
 
 def score(served: Served, question: Question, batch: RecBatch) -> Tensor:
     """``[B, N]`` what the model says to the one who asks."""
-    model: Any = served.model
+    model: Any = served.model_at(question.log_cut)
     told = {} if question.profile is None else {"profile": question.profile}
     read = [f"{n}={model.config[n]}" for n in ("max_len", "num_neighbors") if n in model.config]
     remedies = [f"a model that reads less of the past (now {', '.join(read)})"] if read else []
