@@ -440,3 +440,12 @@ def test_the_other_script_sends_boards_of_domains_here(
     with pytest.raises(SystemExit):
         ml1m.main()
     assert "measured by benchmarks/trigrec.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["food", "kitchen"])
+def test_trigrec_of_one_domain_is_a_baseline(target: str, call: Call) -> None:
+    """Each domain has its own number among several; alone it is the only one."""
+    words = f"baselines --models trigrec --where alone --target {target}"
+    code, printed = call(f"{words} --override epochs=1,d_model=8,n_heads=1,d_ff=8")
+    assert code == 0
+    assert "trigrec_alone" in printed

@@ -94,7 +94,7 @@ def question(
 def known_domains(graph: TemporalRecGraph) -> Tensor:
     """``[N]`` int64 the domain of each item: ``graph["item"].domain``, else where its events are.
 
-    An item without events counts to -1.
+    Of one relation it is that, whatever number it had among several. An item without events counts to -1.
 
     Raises:
         ValueError: If an item has events outside its domain.
@@ -104,7 +104,7 @@ def known_domains(graph: TemporalRecGraph) -> Tensor:
         [torch.bincount(graph[t].edge_index[1].cpu(), minlength=graph.num_items) for t in types]
     )
     domain = torch.where(counts.sum(0) > 0, counts.argmax(0), 0 if len(types) == 1 else -1)
-    if "domain" in graph["item"]:
+    if "domain" in graph["item"] and len(types) > 1:  # of one relation all items are
         domain = graph["item"].domain.cpu().long()
     place = torch.arange(len(types)).unsqueeze(1)
     if bool(((counts > 0) & (place != domain)).any()):
