@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from terminal import say
 
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.models import MODELS, TriGRec
+from tgrec.models.trigrec_config import check_config
 from tgrec.training import Task, TrainSettings, check_device
 
 Command = Literal["train", "export", "recommend", "all", "baselines", "ablations"]
@@ -148,6 +150,8 @@ def plan_for(options: Options, task: Task, names: list[str], given: Mapping[str,
         model["choose_weight"] = False
     model |= {k: v for k, v in given.items() if k in MODEL_KINDS}
     model |= {PARTS[part]: 0.0 if part in WEIGHTS else False for part in options.without}
+    usual = {k: p.default for k, p in inspect.signature(TriGRec).parameters.items()}
+    check_config({**usual, **model, "relations": names})  # before a stage is trained
     if given.get("SPE_DOMAIN", "A") not in LETTERS[: len(names)]:
         raise ValueError(
             f"--override: SPE_DOMAIN needs to be one of {list(LETTERS[: len(names)])}, for "

@@ -94,7 +94,8 @@ def question(
 def known_domains(graph: TemporalRecGraph) -> Tensor:
     """``[N]`` int64 the domain of each item: ``graph["item"].domain``, else where its events are.
 
-    Of one relation it is that, whatever number it had among several. An item without events counts to -1.
+    Of one relation it is that, whatever number it had among several. An item without events counts
+    to -1.
 
     Raises:
         ValueError: If an item has events outside its domain.
