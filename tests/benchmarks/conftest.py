@@ -86,9 +86,11 @@ def call(
     monkeypatch.setitem(BOARDS, "simulated-loo", board)
 
     def run(*words: str, dataset: str | None = "simulated", small: bool = False) -> Outcome:
-        sizes = SMALL.split() if small else []
+        asked, sizes = " ".join(words).split(), SMALL.split() if small else []
+        pairs = zip(sizes[::2], sizes[1::2], strict=True)
+        sizes = [word for pair in pairs if pair[0] not in asked for word in pair]
         data = [] if dataset is None else ["--dataset", dataset]
-        argv = ["ml1m.py", *sizes, *" ".join(words).split(), *data, "--out", str(tmp_path / "runs")]
+        argv = ["ml1m.py", *sizes, *asked, *data, "--out", str(tmp_path / "runs")]
         monkeypatch.setattr(sys, "argv", argv)
         capsys.readouterr()
         code = 0

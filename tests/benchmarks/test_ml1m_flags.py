@@ -165,6 +165,13 @@ def test_a_gate_that_is_asked_for_is_not_chosen(ml1m: ModuleType, parse: Call) -
     )
 
 
+def test_an_option_that_is_given_twice_is_refused(call: Call) -> None:
+    done = call("--model sasrec --lr 1 --lr 2")
+    assert (done.code, done.folders) == (2, [])
+    assert "--lr is given twice" in done.error
+    assert "--model is given twice" in call("--model sasrec --models markov").error
+
+
 # ---- what is said to the wrong ones -----------------------------------------------------------
 
 
