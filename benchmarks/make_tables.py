@@ -124,7 +124,7 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     if results is not None:
         block += test_table(rows, names, results) + variant_table(rows, names, results)
     if detail:
-        block += group_table(rows, names)
+        block += group_table(rows, names) + further_table(rows, names)
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]
         block.append("\n".join(commands))
     return "\n\n".join(block)
@@ -151,6 +151,20 @@ def group_table(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
         lines.append(_line([name, *means]))
     about = "NDCG@10 by the number of events before the target, and of other groups (their size)."
     return [about, "\n".join(lines)]
+
+
+def further_table(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """On boards of one domain among several: the figures that papers on them give beside."""
+    if not all("uniform-999" in record.metrics for row in rows for record in row):
+        return []
+    asked = [("full", name) for name in ("HR@1", "HR@5", "NDCG@5")]
+    asked += [("uniform-999", name) for name in ("HR@1", "HR@5", "HR@10", "NDCG@5", "MRR")]
+    lines = [_line(["model", *(f"{name} ({candidates})" for candidates, name in asked)])]
+    lines.append(_line([":--"] + ["--:"] * len(asked)))
+    for name, row in zip(names, rows, strict=True):
+        lines.append(_line([name, *(f"{_mean(row, *one):.4f}" for one in asked)]))
+    return ["Further figures, means over the seeds; full ranking and 999 drawn negatives.",
+            "\n".join(lines)]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -197,3 +197,19 @@ def test_without_records_the_tables_say_so(script: ModuleType, root: Path) -> No
 def test_missing_or_repeated_markers_are_an_error(script: ModuleType, text: str) -> None:
     with pytest.raises(ValueError, match="README.md must hold <!-- results:begin -->"):
         script.replace_block(text, "new", "README.md")
+
+
+def test_boards_of_domains_have_further_figures(script: ModuleType, root: Path) -> None:
+    """Hand-made: the target is first for one user, fifth for the other one."""
+    own = summarize(torch.tensor([1, 5]))
+    metrics = {"full": own, "uniform-999": summarize(torch.tensor([1, 2]))}
+    for protocol in ("trigrec-food", "ml1m-loo"):
+        drawn = metrics if protocol == "trigrec-food" else {"full": own}
+        record = make_record(protocol=protocol, metrics=drawn)
+        append_record(root / "benchmarks" / "results" / f"{protocol}.jsonl", record)
+    script.main(root=root)
+    text = (root / "benchmarks" / "README.md").read_text()
+    assert text.count("Further figures") == 1
+    line = text[text.index("Further figures") :].splitlines()[4]
+    assert line.split(" | ")[1:7] == ["0.5000", "1.0000", f"{own['NDCG@5']:.4f}", "0.5000",
+                                      "1.0000", "1.0000"]  # fmt: skip
