@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -60,9 +61,7 @@ def main(
     written: list[Path] = []
     if histories:
         draw_training(histories, written_to(written, out / "training.png"))
-    # A gate that is fixed, or chosen when training is over, has no trace.
-    gates = {n: h for n, h in histories.items() if len({e.get("alpha") for e in h}) > 1}
-    if gates:
+    if gates := gate_traces(histories):
         draw_monitored(gates, "alpha", written_to(written, out / "alpha.png"))
     ranked = {f.name: read_ranks(f / "ranks.npz")["full"] for f in folders if has_ranks(f)}
     if ranked:
@@ -77,6 +76,23 @@ def main(
             draw_model(model.eval(), split, config["settings"]["track"], out, folder.name, written)
     for path in written:
         print(f"wrote {path}")
+
+
+def gate_traces(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The gate of each run over epochs; of one that reads the length of histories, one a length.
+
+    A gate that is fixed, or chosen when training is over, has no trace.
+    """
+    out = {}
+    for run, entries in histories.items():
+        for key in sorted({key for entry in entries for key in entry if key.startswith("alpha")}):
+            trace = [{"epoch": e["epoch"], "alpha": e[key]} for e in entries if key in e]
+            if len({entry["alpha"] for entry in trace}) > 1:
+                length = key.removeprefix("alpha").replace("_", ", ")
+                out[f"{run}{length and length + ' histories'}"] = trace
+    return out
 
 
 def draw_model(

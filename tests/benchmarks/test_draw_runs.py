@@ -45,6 +45,14 @@ def test_a_gate_has_a_trace_where_it_moves(
     assert (tmp_path / "out" / "alpha.png").is_file() == drawn
 
 
+def test_a_gate_that_reads_the_length_has_a_trace_for_each(script: ModuleType) -> None:
+    history = [{"epoch": i, "loss": 1.0, "alpha_short": 0.3 + 0.1 * i, "alpha_long": 0.5}
+               for i in (1, 2)]  # fmt: skip
+    traces = script.gate_traces({"run": history, "fixed": [{"epoch": 1, "alpha": 0.2}]})
+    assert traces == {"run, short histories": [{"epoch": 1, "alpha": 0.4},
+                                               {"epoch": 2, "alpha": 0.5}]}  # fmt: skip
+
+
 def model(**kwargs: bool) -> TGTBERT4Rec:
     torch.manual_seed(0)
     small = {"d_model": 16, "n_blocks": 1, "tgt_blocks": 2, "d_ff": 16, "max_len": 10}
