@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -229,3 +230,24 @@ def test_targets_are_selected_by_rows_and_masks() -> None:
     assert rows_of(test.select(torch.tensor([2, 0]))) == rows_of(test.select(test.user != 1))
     assert len(test.select(torch.zeros(3, dtype=torch.bool))) == 0
     assert len(test.to("cpu")) == 3
+
+
+def test_a_time_split_of_one_kind_of_event_by_hand() -> None:
+    """20 events of two kinds in turn: the intervals hold events 14 to 16 and 17 to 19."""
+    rows = [(n % 4, n % 5 + 5 * (n % 2), n, "ab"[n % 2]) for n in range(20)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "time", "kind"])
+    graph = TemporalRecGraph.from_pandas(table, relation="kind", time="time")
+    split = global_time_split(graph, val=0.15, test=0.15, relation="b")
+    assert split.val.cut.tolist() == [15]
+    assert sorted(split.test.cut.tolist()) == [17, 19]
+    assert split.train.num_events == 14
+    assert split.candidates is not None
+    assert split.candidates.nonzero().view(-1).tolist() == sorted(
+        graph.index_of("item", list(range(5, 10))).tolist()
+    )
+    with pytest.raises(ValueError, match="'relation' needs to be one of .'a', 'b'. .got 'c'"):
+        global_time_split(graph, relation="c")
+    late = table.assign(kind=["a"] * 14 + ["b"] * 3 + ["a"] * 3)
+    graph = TemporalRecGraph.from_pandas(late, relation="kind", time="time")
+    with pytest.raises(ValueError, match="'b' has 3 events in the validation interval and 0"):
+        global_time_split(graph, val=0.15, test=0.15, relation="b")

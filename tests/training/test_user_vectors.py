@@ -163,7 +163,7 @@ def test_vectors_become_features_of_the_users(split: Split) -> None:
 
 
 def test_what_was_exported_before_stays_named(split: Split, tmp_path: Path) -> None:
-    table = user_table(Sums(), split)  # type: ignore[arg-type]
+    table = user_table(Sums(), split)
     ids = split.graph.raw_ids("user")
     write_user_vectors(table, tmp_path, {"count": "a"}, ids, epoch=1)
     write_user_vectors(table, tmp_path, {"items": "b"}, ids, epoch=2)
@@ -182,7 +182,8 @@ def test_numbers_of_other_kinds_and_users_given_twice_are_refused(
     with pytest.raises(ValueError, match="no array of numbers .of complex64"):
         read_user_vectors(tmp_path / "x.npy", ids)
     np.save(tmp_path / "x.npy", np.ones((len(ids) + 1, 2), dtype=np.float32))
-    twice = [*ids.tolist(), int(ids[0])]  # type: ignore[union-attr]
+    assert isinstance(ids, Tensor)
+    twice = [*ids.tolist(), int(ids[0])]
     (tmp_path / "users.json").write_text(json.dumps({"users": twice}))
     with pytest.raises(ValueError, match="which are not the"):
         read_user_vectors(tmp_path / "x.npy", ids)

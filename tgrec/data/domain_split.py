@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data.batch import Targets
-from tgrec.data.split import Split, _log, _without
+from tgrec.data.split import Split, _log, _without, items_of
 from tgrec.data.subgraph import keep_nodes
 from tgrec.data.temporal_graph import TemporalRecGraph
 
@@ -28,9 +28,7 @@ def leave_one_out_in(graph: TemporalRecGraph, relation: str) -> Split:
     Raises:
         ValueError: If there is no such relation, or no user has three events in it.
     """
-    names = [t[1] for t in graph.interaction_types]
-    if relation not in names:
-        raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
+    candidates = items_of(graph, relation)
     store = graph["user", relation, "item"]
     own, item = (row.cpu() for row in store.edge_index)
     event_id = store.event_id.cpu()
@@ -53,8 +51,6 @@ def leave_one_out_in(graph: TemporalRecGraph, relation: str) -> Split:
     cut[own[second]] = event_id[second]
     everyone, _, every_id, _ = _log(graph)
     train = _without(graph, every_id[every_id >= cut[everyone]])
-    candidates = torch.zeros(graph.num_items, dtype=torch.bool)
-    candidates[item] = True
     return Split(graph, train, targets(second), targets(last), candidates=candidates)
 
 
@@ -67,11 +63,7 @@ def only_domain(split: Split, relation: str) -> Split:
     Raises:
         ValueError: If there is no such relation, or a target is not in it.
     """
-    names = [t[1] for t in split.graph.interaction_types]
-    if relation not in names:
-        raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
-    kept = torch.zeros(split.graph.num_items, dtype=torch.bool)
-    kept[split.graph["user", relation, "item"].edge_index[1].cpu()] = True
+    kept = items_of(split.graph, relation)
     if not bool(kept[torch.cat([split.val.item, split.test.item])].all()):
         raise ValueError(f"'relation' needs to hold all targets of the split (got {relation!r})")
     everyone = torch.ones(split.graph.num_users, dtype=torch.bool)

@@ -113,7 +113,8 @@ def global_time_split(
 
     asked, candidates = torch.ones_like(event_id, dtype=torch.bool), None
     if relation is not None:
-        asked, candidates = _of_relation(graph, relation, event_id)
+        candidates = items_of(graph, relation)
+        asked = torch.isin(event_id, graph["user", relation, "item"].event_id.cpu())
 
     def last_events(lo: int, hi: int) -> Targets:
         rows = (asked & (event_id >= lo) & (event_id < hi)).nonzero().view(-1)
@@ -124,18 +125,23 @@ def global_time_split(
 
     end = int(event_id[-1]) + 1
     val_targets, test_targets = last_events(val_cut, test_cut), last_events(test_cut, end)
+    if not (len(val_targets) and len(test_targets)):
+        raise ValueError(
+            f"there is nothing to ask for: 'relation' {relation!r} has {len(val_targets)} events "
+            f"in the validation interval and {len(test_targets)} in the test interval; choose "
+            f"other shares or leave_one_out_in"
+        )
     return Split(graph, train, val_targets, test_targets, cold_is_miss=True, candidates=candidates)
 
 
-def _of_relation(graph: TemporalRecGraph, relation: str, event_id: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the events are of that kind, and ``[N]`` bool which items have one."""
+def items_of(graph: TemporalRecGraph, relation: str) -> Tensor:
+    """``[N]`` bool, the items with an event of a kind; raises ValueError if there is none such."""
     names = [t[1] for t in graph.interaction_types]
     if relation not in names:
         raise ValueError(f"'relation' needs to be one of {names} (got {relation!r})")
-    store = graph["user", relation, "item"]
-    candidates = torch.zeros(graph.num_items, dtype=torch.bool)
-    candidates[store.edge_index[1].cpu()] = True
-    return torch.isin(event_id, store.event_id.cpu()), candidates
+    out = torch.zeros(graph.num_items, dtype=torch.bool)
+    out[graph["user", relation, "item"].edge_index[1].cpu()] = True
+    return out
 
 
 def _log(graph: TemporalRecGraph) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

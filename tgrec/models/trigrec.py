@@ -359,8 +359,8 @@ class TriGRec(RecModel):
         assert batch.history is not None
         cloze = question(batch.history, self.num_items, self.target, batch.item)
         scores = inner_products(self._encode(batch, cloze), self.encode_item())
-        left = self.counts
-        return scores if left is None else scores + self._logits(left.score_left_out(batch))
+        counts = self.counts
+        return scores if counts is None else scores + self._logits(counts.score_left_out(batch))
 
     def _logits(self, counted: Tensor) -> Tensor:
         return self.graph_weight * counted_logits(counted)
