@@ -516,3 +516,15 @@ def test_training_without_arguments_asks_for_data(tgrec: Run) -> None:
     assert "zip()" not in out + said
     assert "DATA" in (out + said).upper()
     assert "there is no model ''" in tgrec("train", "x.csv", "--model=")[2]
+
+
+def test_json_is_all_that_is_printed(tgrec: Run, home: Path, tmp_path: Path) -> None:
+    """What is said on the way, of a start and of what is chosen, goes elsewhere."""
+    words = ["train", home, "--model", "tgt_bert4rec", *TINY, "--learnable_fusion", "False",
+             "--choose_gates", "True", "--json"]  # fmt: skip
+    assert tgrec(*words, "--out", tmp_path / "a")[0] == 0
+    status, out, said = tgrec(*words, "--init_from", tmp_path / "a", "--out", tmp_path / "b")
+    assert status == 0
+    assert json.loads(out)["model"] == "tgt_bert4rec"
+    assert "items are known there" in said
+    assert "choosing on validation" in said

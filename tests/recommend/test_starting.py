@@ -151,4 +151,4 @@ def test_how_much_was_found_is_printed(
     Recommender("sasrec", **SMALL).fit(events, **QUICK).save(tmp_path)
     quick = {**QUICK, "show": True}
     Recommender("sasrec", **SMALL).fit(shifted(events), init_from=tmp_path, **quick)
-    assert "init_from: 14 of 24 items are known there" in capsys.readouterr().out
+    assert "init_from: 14 of 24 items are known there" in capsys.readouterr().err

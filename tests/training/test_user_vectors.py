@@ -172,6 +172,9 @@ def test_what_was_exported_before_stays_named(split: Split, tmp_path: Path) -> N
     (tmp_path / "a.npy").unlink()
     write_user_vectors(table, tmp_path, {"items": "b"}, ids)
     assert json.loads((tmp_path / "users.json").read_text())["files"] == {"b": "items"}
+    (tmp_path / "users.json").write_text("{")  # a damaged one is written anew
+    write_user_vectors(table, tmp_path, {"count": "a"}, ids)
+    assert json.loads((tmp_path / "users.json").read_text())["files"] == {"a": "count"}
 
 
 def test_numbers_of_other_kinds_and_users_given_twice_are_refused(

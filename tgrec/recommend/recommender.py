@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -171,7 +172,10 @@ class Recommender:
             _check_start(model)
             found = start_from(model, graph, init_from)
             if show:
-                print(f"init_from: {found} of {graph.num_items} items are known there", flush=True)
+                print(
+                    f"init_from: {found} of {graph.num_items} items are known there",
+                    file=sys.stderr,
+                )
         how = {"weight": distill_weight, "temperature": distill_temperature, "at": distill_at}
         self.result = train_or_say_why(
             model,

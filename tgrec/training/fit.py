@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -313,7 +314,7 @@ class _Loop:
 
         def measure() -> float:
             if show and len(values) == 1:
-                print("choosing on validation what is not learned", flush=True)
+                print("choosing on validation what is not learned", file=sys.stderr)
             values.append(self.measure()[0])
             return values[-1]
 

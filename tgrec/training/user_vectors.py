@@ -114,7 +114,10 @@ def write_user_vectors(
         write_tensors(folder / f"{stem}.safetensors", {"embedding": values}, {"vector": name})
         paths += [folder / f"{stem}.{end}" for end in ("npy", "pkl", "safetensors")]
     ids = raw_ids.tolist() if isinstance(raw_ids, Tensor) else raw_ids
-    said = _sidecar(folder / SIDECAR)
+    try:
+        said = _sidecar(folder / SIDECAR)
+    except ValueError:  # damaged: it is written anew
+        said = {}
     before = said.get("files") if said.get("users") == ids else None
     kept = {stem: name for stem, name in (before or {}).items() if _exported(folder, stem)}
     named = {**kept, **{stem: name for name, stem in files.items()}}
