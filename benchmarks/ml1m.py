@@ -364,9 +364,8 @@ def audit_ties(
     Weights and targets stay; models that only count are also split and counted anew after all
     ties were permuted, the targets' own included.
     """
-    kinds = {
-        "order in ties of the history permuted": [(model, s) for s in audited_splits(task.split)]
-    }
+    permuted = audited_splits(task.split, task.split.test)
+    kinds = {"order in ties of the history permuted": [(model, s) for s in permuted]}
     if model.num_parameters() == 0:
         anew = [BOARDS[task.board].split(permute_ties(task.split.graph, seed)) for seed in range(5)]
         kinds["split and counted anew after permuting"] = [

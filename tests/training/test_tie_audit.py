@@ -84,22 +84,26 @@ def test_without_ties_nothing_changes() -> None:
     assert rows(permute_ties(split.graph, 3)) == rows(split.graph)
     model = MODELS["markov"].from_graph(split.train)
     value = evaluate(model, split, split.test).metrics()
-    for audited in audited_splits(split, draws=2):
+    for audited in audited_splits(split, split.test, draws=2):
         assert evaluate(model, audited, audited.test).metrics() == value
 
 
-def test_an_audit_keeps_training_events_and_targets(graph: TemporalRecGraph) -> None:
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_an_audit_keeps_training_events_and_targets(graph: TemporalRecGraph, part: str) -> None:
     split = leave_one_out(graph)
-    audits = audited_splits(split, draws=3)
+    targets, others = getattr(split, part), getattr(split, {"val": "test", "test": "val"}[part])
+    audits = audited_splits(split, targets, draws=3)
     histories = {tuple(rows(audit.graph)) for audit in audits}
     assert len(histories) == 3
     for audit in audits:
         assert audit.train is split.train
         assert audit.test is split.test
         assert audit.val is split.val
-        asked = set(torch.cat([split.val.cut, split.test.cut]).tolist())
-        kept = [row for row in rows(audit.graph) if row[0] in asked]
-        assert kept == [row for row in rows(split.graph) if row[0] in asked]
+        for cut, moves in ((targets.cut, False), (others.cut, True)):
+            asked = set(cut.tolist())
+            now = [row for row in rows(audit.graph) if row[0] in asked]
+            # The event of validation is history of the test, and part of its ties.
+            assert (now != [row for row in rows(split.graph) if row[0] in asked]) == moves
 
 
 def test_a_model_that_reads_the_order_is_moved_by_it() -> None:
@@ -118,7 +122,7 @@ def test_a_model_that_reads_the_order_is_moved_by_it() -> None:
     model = MODELS["markov"].from_graph(split.train, last=1, max_lag=1)
     hits = [
         evaluate(model, s, s.val, sampled=False).metrics()["full"]["NDCG@5"]
-        for s in (split, *audited_splits(split, draws=3))
+        for s in (split, *audited_splits(split, split.val, draws=3))
     ]
     assert hits[0] == 1.0
     assert all(0.2 < value < 0.8 for value in hits[1:]), hits

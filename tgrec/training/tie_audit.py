@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from tgrec.data import Split, TemporalRecGraph
+from tgrec.data import Split, Targets, TemporalRecGraph
 from tgrec.data.random import hash_keys
 
 # What belongs to the place in the log, not to the event that stands there.
@@ -58,16 +60,15 @@ def _order(*keys: Tensor) -> Tensor:
     return order
 
 
-def audited_splits(split: Split, draws: int = 5) -> list[Split]:
-    """The same targets and training data with the order inside ties of the histories permuted."""
-    keep = torch.cat([split.test.cut, split.val.cut])
-    return [
-        Split(
-            permute_ties(split.graph, seed, keep),
-            split.train,
-            split.val,
-            split.test,
-            split.cold_is_miss,
-        )
-        for seed in range(draws)
-    ]
+def audited_splits(split: Split, asked: Targets, draws: int = 5) -> list[Split]:
+    """The same targets and training data with the order inside ties of the histories permuted.
+
+    Args:
+        split: Whose ``graph`` the histories are read from.
+        asked: ``split.val`` or ``split.test``: the targets that are measured, which stay where they
+            are. All others move, so that only ``asked`` may be asked of the results: before a
+            target of the test set lies the user's event of validation, often in the same second.
+        draws: How many splits, each with another order.
+    """
+    graphs = [permute_ties(split.graph, seed, asked.cut) for seed in range(draws)]
+    return [replace(split, graph=graph) for graph in graphs]
