@@ -33,10 +33,14 @@ class RecModel(nn.Module):
         learns: What the model can learn, which ``check_model`` then demands of it: ``"order"``
             (what follows the last item), ``"pairs"`` (what goes together), ``"popularity"``
             (what is frequent).
+        static_step: Whether, on CUDA, :meth:`loss_terms` has no shape that depends on values,
+            copies nothing to or from the host and heeds no :meth:`start_epoch`, so that a training
+            step can be captured in a CUDA graph. A class says it of itself: it is not inherited.
     """
 
     sampling: Sampling
     learns: str = "order"
+    static_step: bool = False
 
     def __init__(self, num_items: int, **config: Any) -> None:
         super().__init__()
@@ -88,6 +92,11 @@ class RecModel(nn.Module):
         makes = next(c for c in type(self).__mro__ if "next_states" in vars(c))
         loses = next(c for c in type(self).__mro__ if "loss_terms" in vars(c))
         return makes is not RecModel and issubclass(makes, loses)
+
+    @property
+    def has_static_step(self) -> bool:
+        """Whether the very class of this model has set :attr:`static_step`."""
+        return bool(vars(type(self)).get("static_step", False))
 
     def next_states(self, batch: RecBatch) -> Tensor:
         """``[B, L, D]`` what is looked for after each event of the history.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
 from tgrec.models.base import RecModel, arguments, choose_value, inner_products
-from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
+from tgrec.models.bert4rec import BERTBranch, append_mask, hole_loss, holes, make_cloze
 from tgrec.models.markov import COUNTS, SkipMarkov, counted_logits, counts_class
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
@@ -22,7 +22,6 @@ from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import TGTBranch
 from tgrec.models.tgt_config import check_config
 from tgrec.nn.item_features import ItemFeatures
-from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
 
 # What choose_gates tries, one after the other; no branch is left without a say.
@@ -95,6 +94,8 @@ class TGTBERT4Rec(RecModel):
         num_features: Columns of these features, filled by :meth:`from_graph`.
         num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
+
+    static_step = True
 
     def __init__(
         self,
@@ -239,6 +240,11 @@ class TGTBERT4Rec(RecModel):
         return self._sharpen(self.tgt.read(vectors, history, query_time, last))
 
     @property
+    def has_static_step(self) -> bool:
+        """See :meth:`RecModel.has_static_step`; counts that are read one by one have no shape."""
+        return super().has_static_step and (self.graph is None or self.graph.fits_dense)
+
+    @property
     def has_next_states(self) -> bool:
         """Whether there is a TGT branch."""
         return self.tgt is not None
@@ -301,10 +307,10 @@ class TGTBERT4Rec(RecModel):
         bert = tgt = None
         if self.bert is not None:
             cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
-            hidden = self.bert_hidden(cloze.item, cloze.mask, cloze.hole)
-            total = linear_cross_entropy(hidden, items, cloze.target[cloze.hole])
-            terms.append((total.view(1), total.new_full((1,), hidden.size(0))))
-            bert = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
+            rows, kept = holes(cloze, self.mask_prob)
+            hidden = self.bert_hidden(cloze.item, cloze.mask, rows)
+            *term, bert = hole_loss(hidden, items, cloze, rows, kept)
+            terms.append((term[0], term[1]))
         if self.tgt is not None:
             states = self.next_states(batch)
             terms.append(next_item_loss(states, items, batch))

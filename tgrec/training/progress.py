@@ -30,7 +30,7 @@ class ProgressLine:
     """A bar with the time left on a terminal, one line per evaluation elsewhere.
 
     On both, after some steps of a first epoch that is longer than that, one line that says how long
-    all of them will take.
+    all of them will take. (Not on CUDA: the host does not know when a step was done there.)
 
     Args:
         settings: Of the run.
@@ -45,6 +45,7 @@ class ProgressLine:
         self.settings, self.steps, self.show = settings, steps, show
         self.console = Console(stderr=True) if console is None else console
         self.live = show and self.console.is_terminal
+        self.foretells = show and not settings.on_cuda
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -80,7 +81,7 @@ class ProgressLine:
         self.first = progress.epoch if self.first is None else self.first
         if self.seen == 1:  # the first step also makes what the others find ready
             self.since = time.perf_counter()
-        elif self.show and self.seen == 1 + TIMED and progress.epoch == self.first:
+        elif self.seen == 1 + TIMED and progress.epoch == self.first and self.foretells:
             each = (time.perf_counter() - self.since) / TIMED
             left = self.settings.epochs * self.steps - done
             epochs = self.settings.epochs - progress.epoch

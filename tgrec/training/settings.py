@@ -45,6 +45,9 @@ class TrainSettings:
         device: ``cpu``, ``cuda`` or ``mps``.
         precision: ``bf16`` runs products in bfloat16, ``fp32`` does not, ``auto`` is bf16 where
             the hardware has it.
+        cuda_graphs: Whether whole steps are captured in CUDA graphs and replayed
+            (:mod:`tgrec.training.graphed_step`). None does so on CUDA where it can be done; True
+            also says on stderr if it cannot, and is an error on other devices.
     """
 
     epochs: int = 200
@@ -65,6 +68,7 @@ class TrainSettings:
     seed: int = 0
     device: str = "cpu"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    cuda_graphs: bool | None = None
 
     def __post_init__(self) -> None:
         counts = ["epochs", "patience", "eval_every", "batch_size", "accumulate"]
@@ -87,6 +91,21 @@ class TrainSettings:
                 raise ValueError(
                     f"'{name}' needs to be one of {list(allowed)} (got {getattr(self, name)!r})"
                 )
+
+        if not (self.cuda_graphs is None or isinstance(self.cuda_graphs, bool)):
+            raise ValueError(
+                f"'cuda_graphs' needs to be True, False or None (got {self.cuda_graphs!r})"
+            )
+        if self.cuda_graphs and not self.on_cuda:
+            raise ValueError(
+                f"'cuda_graphs' needs to be left out, or device='cuda' (got True on "
+                f"{self.device!r})"
+            )
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device goes on by itself while the host prepares what comes next."""
+        return str(self.device).startswith("cuda")
 
     @property
     def amp(self) -> bool:
