@@ -27,6 +27,7 @@ from ml1m_options import (
     Options,
     as_the_run,
     check_flags,
+    check_read,
     in_words,
     model_settings,
     train_settings,
@@ -103,6 +104,7 @@ def run_all(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
         planned = [plan_refit(options, task, *classes[0], refit)]
     else:
         planned = [taught(plan(options, task, *model), teacher, options) for model in classes]
+    check_read(options, {one.name: one.model for one in planned})
     runs = []
     for number, one in enumerate(planned, start=1):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -161,6 +161,24 @@ def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> 
             raise ValueError(f"--{flag}: --eval-only trains nothing; leave one of them out")
     if options.weights is not None and len(classes) > 1:
         raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
+
+
+def check_read(options: Options, models: Mapping[str, RecModel]) -> None:
+    """Nor would one that they take and, built as they are, do not read."""
+    for flag in (*MODEL_FLAGS, *TRAIN_FLAGS):
+        reasons = [why_unread(model, flag) for model in models.values()]
+        if getattr(options, flag) is not None and all(reasons):
+            why = ", ".join(dict.fromkeys(filter(None, reasons)))
+            raise ValueError(f"--{flag} is not read by {' and '.join(models)}: {why}; leave it out")
+
+
+def why_unread(model: RecModel, flag: str) -> str | None:
+    """Why a model makes no use of a flag; None if it does."""
+    if flag in TRAIN_FLAGS:
+        return None if model.num_parameters() else "what only counts is not trained"
+    if not takes(type(model), MODEL_FLAGS[flag]):
+        return "there is no such setting"
+    return model.unread().get(MODEL_FLAGS[flag])
 
 
 # What may be said of a refit: it has the settings, the board, the track and the seed of its run.

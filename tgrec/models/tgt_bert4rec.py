@@ -20,7 +20,7 @@ from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
 from tgrec.models.side_information import asked_features
 from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import TGTBranch
-from tgrec.models.tgt_config import check_config
+from tgrec.models.tgt_config import check_config, unread
 from tgrec.nn.item_features import ItemFeatures
 from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
@@ -176,6 +176,10 @@ class TGTBERT4Rec(RecModel):
         periods = {} if times is None else {"tgt.times.period": times.periods()}
         known = {} if self.features is None else {"features.weight": item_features_of(graph)[1]}
         return {**periods, **known}
+
+    def unread(self) -> dict[str, str]:
+        """See :meth:`RecModel.unread`."""
+        return {**super().unread(), **unread(self.config)}
 
     def _set_graph(self, graph: SkipMarkov) -> None:
         self.graph = graph
