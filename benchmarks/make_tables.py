@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
 from tgrec.training.kept_ranks import ranks_path, read_kept_ranks
-from tgrec.training.record import RunRecord, read_records
+from tgrec.training.record import REFIT, RunRecord, read_records
 from tgrec.training.report import board_title, headline_metrics, sampled_heading, sampled_sets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,12 @@ BASELINES = {
 }
 # What does not make another row: seeds are averaged, a device changes no figure, the epoch and
 # value that chose the weights are no settings, and every seed has a first stage of its own.
-NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen", "stage1"})
+NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen", "stage1", "refit_of"})
+ABOUT_REFITS = (
+    f"Rows called {REFIT!r} stand last, apart from the protocol: the model above them trained anew "
+    "on the events of validation too, for as many epochs and with the gates that validation chose "
+    "before; nothing was chosen for them."
+)
 
 Row = list[RunRecord]
 
@@ -105,7 +110,8 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     rows = group_seeds(records)
     metrics, sampled = headline_metrics(records), sampled_sets(records)
     first = metrics[:1]
-    rows.sort(key=lambda row: [-_mean(row, "full", name) for name in first] + [row_names(row)[0]])
+    rows.sort(key=lambda row: (is_refit(row[0]), *(-_mean(row, "full", name) for name in first),
+                               row_names(row)[0]))  # fmt: skip
     names = row_labels(rows)
     heads = ["model", "params", "seeds", *metrics, *map(sampled_heading, sampled)]
     heads += ["epochs", "s/epoch", "commit"] if detail else []
@@ -121,6 +127,7 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     if sampled:
         notes += "; the columns to the right: NDCG@10 among drawn negatives, never the headline"
     block = [f"{title} ({checksums})", "\n".join(lines), notes + "."]
+    block += [ABOUT_REFITS] if is_refit(rows[-1][0]) else []
     if results is not None:
         block += test_table(rows, names, results) + variant_table(rows, names, results)
     if detail:
@@ -189,7 +196,10 @@ def test_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list
     bases, notes = [], []
     for pattern in BASELINES.get(rows[0][0].protocol, ()):
         # The best of all rows, not of those with ranks: a test against a weaker one is no test.
-        kind = [i for i, row in enumerate(rows) if fnmatchcase(row[0].model, pattern)]
+        kind = [
+            i for i, row in enumerate(rows)
+            if fnmatchcase(row[0].model, pattern) and not is_refit(row[0])
+        ]  # fmt: skip
         base = read[kind[0]] if kind else None
         if base is not None:
             bases.append(base)
@@ -292,6 +302,11 @@ def group_seeds(records: Row) -> list[Row]:
     return [[row[seed] for seed in sorted(row)] for row in rows.values()]
 
 
+def is_refit(record: RunRecord) -> bool:
+    """Whether the events of validation were fitted on too."""
+    return "refit_of" in record.settings
+
+
 def row_names(row: Row) -> tuple[str, dict[str, object]]:
     """Model with variant, and its settings."""
     record = row[0]
@@ -323,7 +338,9 @@ def replace_block(text: str, body: str, name: str) -> str:
 def _settings(record: RunRecord) -> dict[str, object]:
     # An option that older runs did not have yet is off where it is None.
     given = {key: value for key, value in record.settings.items() if value is not None}
-    return {key: value for key, value in given.items() if key not in NOT_A_SETTING}
+    # The epoch that was chosen before is where a refit ends.
+    skipped = NOT_A_SETTING | ({"stop_after"} if is_refit(record) else set())
+    return {key: value for key, value in given.items() if key not in skipped}
 
 
 def _values(row: Row, candidates: str, metric: str) -> list[float]:

@@ -21,7 +21,8 @@ from tgrec.sampler import EventIndex
 from tgrec.training import TrainSettings, autocast
 from tgrec.training.distributed import Workers, wrap
 from tgrec.training.graphed_step import graphed
-from tgrec.training.step import TrainStep, adam, set_rate
+from tgrec.training.optimizer import adam, set_rate
+from tgrec.training.step import TrainStep
 
 MAX_LEN = 200
 NAMES = {"usual": "usual way", "compiled": "hand-written, compiled", "fp32": "tgrec fp32",

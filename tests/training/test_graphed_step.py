@@ -33,7 +33,8 @@ from tgrec.training import FitResult, NotFiniteError, Teacher, TrainSettings, fi
 from tgrec.training.checkpoint import CHECKPOINT
 from tgrec.training.distributed import Workers, wrap
 from tgrec.training.graphed_step import GraphedStep, clone_of, columns_of, copy_into, shapes_of
-from tgrec.training.step import TrainStep, adam
+from tgrec.training.optimizer import adam
+from tgrec.training.step import TrainStep
 from tgrec.training.tally import DeviceTally, HostTally, NotANumberError
 
 Make = Callable[..., Any]

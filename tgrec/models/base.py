@@ -146,6 +146,19 @@ class RecModel(nn.Module):
             measure: The validation metric of the model as it now is, larger is better.
         """
 
+    def put_chosen(self, name: str, value: float) -> None:
+        """Puts a setting that :meth:`choose` chooses, here or in another run, in place."""
+        setattr(self, name, value)
+        self.config[name] = value
+
+    def unread(self) -> dict[str, str]:
+        """Settings that the model takes and, with the others as they are, does not read: why not.
+
+        What asks for one of them is refused where settings are given one by one.
+        """
+        graph = self.config.get("use_graph", True)
+        return {} if graph else {"graph_weight": "use_graph=False leaves nothing to weigh"}
+
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""
         return {}

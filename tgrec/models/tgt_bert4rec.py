@@ -20,7 +20,7 @@ from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
 from tgrec.models.side_information import asked_features
 from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import TGTBranch
-from tgrec.models.tgt_config import check_config
+from tgrec.models.tgt_config import check_config, unread
 from tgrec.nn.item_features import ItemFeatures
 from tgrec.nn.transformer import Positions
 
@@ -178,6 +178,10 @@ class TGTBERT4Rec(RecModel):
         known = {} if self.features is None else {"features.weight": item_features_of(graph)[1]}
         return {**periods, **known}
 
+    def unread(self) -> dict[str, str]:
+        """See :meth:`RecModel.unread`."""
+        return {**super().unread(), **unread(self.config)}
+
     def _set_graph(self, graph: SkipMarkov) -> None:
         self.graph = graph
         if self.config["learnable_fusion"]:
@@ -210,10 +214,11 @@ class TGTBERT4Rec(RecModel):
         alphas = ALPHAS if self.bert is not None and self.tgt is not None else ()
         reached = measure()
         for name, values in (("graph_weight", weights), ("fusion_alpha", alphas)):
-            put = partial(self._set_gate, name)
+            put = partial(self.put_chosen, name)
             reached = choose_value(measure, reached, self.config[name], values, put)
 
-    def _set_gate(self, name: str, value: float) -> None:
+    def put_chosen(self, name: str, value: float) -> None:
+        """See :meth:`RecModel.put_chosen`."""
         self.config[name] = value
         if name == "fusion_alpha":
             self.gate.fill_(value)

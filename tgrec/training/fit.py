@@ -28,11 +28,12 @@ from tgrec.training.distill import TaughtLoader, Teacher
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
 from tgrec.training.graphed_step import GraphedStep, graphed
+from tgrec.training.optimizer import adam, set_rate
 from tgrec.training.parts import examples_of
 from tgrec.training.progress import Clock, ProgressLine
 from tgrec.training.result import FitResult
 from tgrec.training.settings import TrainSettings, check_device
-from tgrec.training.step import TrainStep, adam, set_rate
+from tgrec.training.step import TrainStep
 from tgrec.training.stop import NotFiniteError, stop_signals
 from tgrec.training.tally import NotANumberError
 from tgrec.training.trackers import Tracker
@@ -63,7 +64,8 @@ def fit(
     Args:
         model: From ``from_graph(split.train)``. Models without parameters are returned as they are,
             and have nothing to ``resume``.
-        split: Histories for training come from ``split.train`` only.
+        split: Histories for training come from ``split.train`` only. Where ``split.val`` is empty
+            (:meth:`Split.with_validation`), ``settings.stop_after`` says when the weights are good.
         settings: How; ``overrides`` change single values, as in ``fit(model, split, epochs=5)``.
         folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
         resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped.
@@ -75,8 +77,8 @@ def fit(
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
-        ValueError: If there is nothing to train on or to resume, no such device, or checkpoint or
-            teacher do not fit.
+        ValueError: If there is nothing to train on, to choose by or to resume, no such device, or
+            checkpoint or teacher do not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
     if not (tracker is None or callable(tracker)):
@@ -93,6 +95,11 @@ def fit(
                 f"every time; leave it out"
             )
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
+    if not len(split.val) and settings.stop_after is None:
+        raise ValueError(
+            "'split.val' is empty, so that no epoch can be chosen: give targets to validate on, or "
+            "say after how many epochs to end (stop_after=)"
+        )
     keep_freed_memory()
     model.to(device)
     workers = start_workers(device)
@@ -107,7 +114,7 @@ def fit(
     with stop_signals() as stop_asked, line:
         stopped = _run(loop, line, stop_asked, after_epoch)
     loop.restore_best()
-    if stopped != "interrupted":
+    if stopped != "interrupted" and len(split.val):
         loop.choose(show and workers.is_main)
     return loop.result(stopped)
 
@@ -122,7 +129,7 @@ def _run(
     def should_stop() -> bool:
         return loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
 
-    while progress.epoch < settings.epochs and progress.waited < settings.patience:
+    while progress.epoch < settings.last_epoch and progress.waited < settings.patience:
         # Between epochs too: an epoch may be a single step.
         finished = not should_stop() and loop.train_epoch(line, should_stop)
         progress.seconds = clock()
@@ -130,7 +137,8 @@ def _run(
             loop.save()
             return "interrupted"
         entry = loop.close_epoch()
-        if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
+        due = progress.epoch % settings.eval_every == 0 or progress.epoch == settings.last_epoch
+        if due and len(loop.split.val):
             entry |= loop.validate(clock)
         entry["seconds"] = round(clock(), 3)
         progress.seconds = clock()
@@ -331,7 +339,7 @@ class _Loop:
         It may wait longer, and train longer unless the learning rate falls towards the last epoch,
         and its steps need not be recorded as CUDA graphs.
         """
-        free = {"patience", "cuda_graphs"}
+        free = {"patience", "stop_after", "cuda_graphs"}
         free |= {"epochs"} if self.settings.lr_decay != "cosine" else set()
         settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
         config = {f"model.{k}": v for k, v in self.model.config.items()}
