@@ -240,7 +240,7 @@ class BERTBranch(nn.Module):
         hidden = self.encoder(x, mask, last=last)
         # Of all positions: products of as many rows as there are holes would be new ones each time.
         out = self.head(hidden)
-        return out if rows is None else out.flatten(0, 1)[rows]
+        return out if rows is None else out.flatten(0, 1).index_select(0, rows)
 
     def head(self, hidden: Tensor) -> Tensor:
         """``[..., D]`` what is looked for at states of the encoder."""
