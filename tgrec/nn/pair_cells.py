@@ -87,7 +87,7 @@ class PairCells:
             if self.causal:
                 kind.masked_fill_(distance[rows, :keys] < 0, self.kinds)
             cells = kind.mul_(self.places).add_(place[rows, :keys])
-            tiles.append(Tile(rows, keys, cells.view(-1)))
+            tiles.append(Tile(rows, keys, cells.reshape(-1)))  # pairs may be transposed
         return tiles
 
     def table(self, heads: int, by_kind: Tensor, by_place: Tensor | None, shut: float) -> Tensor:
@@ -142,12 +142,13 @@ def biased_scores(q: Tensor, k: Tensor, lookup: Tensor, tile: Tile) -> Tensor:
         lookup: ``[H, cells]``, of the same dtype.
         tile: The pairs.
     """
-    score = lookup.new_empty(lookup.size(0), tile.cells.numel())
+    bias = lookup.new_empty(lookup.size(0), tile.cells.numel())
     # Head by head from a row of the table: half the time of one gather for all heads.
-    for row, bias in zip(lookup, score, strict=True):
-        torch.index_select(row, 0, tile.cells, out=bias)
-    score = score.view(q.size(0), -1, tile.keys)
-    return score.baddbmm_(q[:, tile.rows], k[:, : tile.keys].transpose(1, 2))
+    for row, out in zip(lookup, bias, strict=True):
+        torch.index_select(row, 0, tile.cells, out=out)
+    bias = bias.view(q.size(0), -1, tile.keys)
+    score: Tensor = bias.baddbmm_(q[:, tile.rows], k[:, : tile.keys].transpose(1, 2))
+    return score
 
 
 def add_to_cells(total: Tensor, score: Tensor, tile: Tile) -> None:
