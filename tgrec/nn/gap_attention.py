@@ -44,7 +44,7 @@ def gap_bucket(seconds: Tensor, num_buckets: int = NUM_BUCKETS) -> Tensor:
     if not 1 <= num_buckets <= 255:
         raise ValueError(f"num_buckets must be 1 to 255, got {num_buckets}")
     # Sign, 11 bits of exponent (1023 for 2^0) and the first of 52 bits of fraction remain.
-    bits = seconds.double().view(torch.int64) >> 51
+    bits = seconds.double().view(torch.int64).bitwise_right_shift_(51)
     return bits.sub_(2 * 1023 - 1).clamp_(0, num_buckets - 1).to(torch.uint8)
 
 
@@ -81,17 +81,19 @@ def gap_pairs(
         raise TypeError(f"mask must be bool, got {mask.dtype}: use mask != 0")
     batch, length = mask.shape
     out = torch.empty(batch, length, length, dtype=torch.uint8, device=mask.device)
-    future = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu_(1)
+    # What is shut has the largest kind: a maximum of bytes takes a tenth of a masked fill.
+    padding = ~mask.unsqueeze(1) * out.new_tensor(num_buckets)
+    future = out.new_full((length, length), num_buckets).triu_(1)
     step = max(1, _PAIRS_AT_A_TIME // max(1, length * length))
     if mask.is_cuda:
         step = max(1, batch)
     for start in range(0, batch, step):
         part = slice(start, start + step)
         gap = query_time[part, :, None] - key_time[part, None, :]
-        shut = ~mask[part, None, :]
         buckets = gap_bucket(gap if causal else gap.abs_(), num_buckets)
-        shut = shut | future if causal else shut
-        out[part] = buckets.masked_fill_(shut, num_buckets)
+        torch.maximum(buckets, padding[part], out=out[part])
+        if causal:
+            torch.maximum(out[part], future, out=out[part])
     return out
 
 

@@ -171,7 +171,7 @@ class _SiLUAttention(torch.autograd.Function):
         for tile in tiles:
             score = biased_scores(q, k, lookup, tile)
             weight = F.silu(score)
-            torch.bmm(weight, v[:, : tile.keys], out=mixed[:, tile.rows])
+            torch.bmm(weight, tile.by_key(v), out=mixed[:, tile.rows])
             saved += [score, weight]
         ctx.save_for_backward(q, k, v, table, *saved)
         ctx.tiles, ctx.norm = tiles, norm
@@ -186,12 +186,12 @@ class _SiLUAttention(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         to_table = torch.zeros_like(table.flatten(1))
         for tile, score, weight in zip(ctx.tiles, saved[::2], saved[1::2], strict=True):
-            rows, keys = tile.rows, slice(tile.keys)
-            to_weight = torch.bmm(grad[:, rows], v[:, keys].transpose(1, 2))
-            to_score = torch.ops.aten.silu_backward(to_weight, score)
-            torch.bmm(to_score, k[:, keys], out=dq[:, rows])
-            dk[:, keys].baddbmm_(to_score.transpose(1, 2), q[:, rows])
-            dv[:, keys].baddbmm_(weight.transpose(1, 2), grad[:, rows])
+            g, values = tile.by_row(grad), tile.by_key(v)
+            to_score = torch.bmm(g, values.transpose(1, 2))
+            to_score = torch.ops.aten.silu_backward(to_score, score)
+            torch.bmm(to_score, tile.by_key(k), out=dq[:, tile.rows])
+            dk[:, : tile.keys].baddbmm_(to_score.transpose(1, 2), tile.by_row(q))
+            dv[:, : tile.keys].baddbmm_(weight.transpose(1, 2), g)
             add_to_cells(to_table, to_score, tile)
         to_inputs = (heads_joined(x, heads) for x in (dq, dk, dv))
         return *to_inputs, to_table.view_as(table), None, None

@@ -81,7 +81,7 @@ class _PairAttention(torch.autograd.Function):
                 energy.sub_(top)
             energy.exp2_()
             torch.sum(energy, -1, keepdim=True, out=inverse[:, tile.rows])
-            torch.bmm(energy, v[:, : tile.keys], out=mixed[:, tile.rows])
+            torch.bmm(energy, tile.by_key(v), out=mixed[:, tile.rows])
             saved.append(energy)
         # Nothing to attend to: the total is 0, and so is the row. A NaN is kept.
         inverse = inverse.reciprocal().masked_fill_(inverse == 0, 0.0)
@@ -103,11 +103,11 @@ class _PairAttention(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         to_table = torch.zeros_like(table, memory_format=torch.contiguous_format)
         for tile, energy in zip(ctx.tiles, saved, strict=True):
-            rows, keys = tile.rows, slice(tile.keys)
-            score = torch.bmm(g1[:, rows], v1[:, keys].transpose(1, 2)).mul_(energy)
-            torch.bmm(score, k[:, keys], out=dq[:, rows])
-            dk[:, keys].baddbmm_(score.transpose(1, 2), q[:, rows])
-            dv[:, keys].baddbmm_(energy.transpose(1, 2), g[:, rows])
+            values = tile.by_key(v1).transpose(1, 2)
+            score = torch.bmm(tile.by_row(g1), values).mul_(energy)
+            torch.bmm(score, tile.by_key(k), out=dq[:, tile.rows])
+            dk[:, : tile.keys].baddbmm_(score.transpose(1, 2), tile.by_row(q))
+            dv[:, : tile.keys].baddbmm_(energy.transpose(1, 2), tile.by_row(g))
             add_to_cells(to_table.view(heads, -1), score, tile)
         dq.mul_(1.0 / math.sqrt(channels))
         dk.mul_(1.0 / LOG2E)  # q has the other factor

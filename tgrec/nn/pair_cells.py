@@ -30,6 +30,15 @@ class Tile(NamedTuple):
     keys: int
     cells: Tensor
 
+    # In one piece: a product on the CPU copies what is not, and transposed, which is slow.
+    def by_row(self, x: Tensor) -> Tensor:
+        """``[H * B, rows, d]`` of ``[H * B, M, d]``."""
+        return x[:, self.rows].contiguous()
+
+    def by_key(self, x: Tensor) -> Tensor:
+        """``[H * B, keys, d]`` of ``[H * B, L, d]``."""
+        return x[:, : self.keys].contiguous()
+
 
 @dataclass(frozen=True, eq=False)
 class PairCells:
@@ -79,14 +88,15 @@ class PairCells:
         key = torch.arange(length, device=self.pairs.device)
         distance = key[length - queries :, None] - key
         place = (distance + self.origin).clamp_(0, self.places - 1)
+        future = (distance < 0) * self.pairs.new_tensor(self.kinds)
         tiles = []
         for i in range(count):
             rows = slice(queries * i // count, queries * (i + 1) // count)
             keys = length - queries + rows.stop if self.causal else length
-            kind = self.pairs[:, rows, :keys].long()
-            if self.causal:
-                kind.masked_fill_(distance[rows, :keys] < 0, self.kinds)
-            cells = kind.mul_(self.places).add_(place[rows, :keys])
+            kind = self.pairs[:, rows, :keys]
+            if self.causal:  # what is shut has the largest kind
+                kind = torch.maximum(kind, future[rows, :keys])
+            cells = kind.long().mul_(self.places).add_(place[rows, :keys])
             tiles.append(Tile(rows, keys, cells.reshape(-1)))  # pairs may be transposed
         return tiles
 
@@ -130,7 +140,7 @@ def heads_apart(x: Tensor) -> Tensor:
 
 def heads_joined(x: Tensor, heads: int) -> Tensor:
     """``[H * B, L, d]`` to a view ``[B, H, L, d]``."""
-    return x.unflatten(0, (heads, -1)).transpose(0, 1)
+    return x.view(heads, -1, x.size(1), x.size(2)).transpose(0, 1)
 
 
 def biased_scores(q: Tensor, k: Tensor, lookup: Tensor, tile: Tile) -> Tensor:
@@ -147,11 +157,12 @@ def biased_scores(q: Tensor, k: Tensor, lookup: Tensor, tile: Tile) -> Tensor:
     for row, out in zip(lookup, bias, strict=True):
         torch.index_select(row, 0, tile.cells, out=out)
     bias = bias.view(q.size(0), -1, tile.keys)
-    score: Tensor = bias.baddbmm_(q[:, tile.rows], k[:, : tile.keys].transpose(1, 2))
+    asked, seen = tile.by_row(q), tile.by_key(k)
+    score: Tensor = bias.baddbmm_(asked, seen.transpose(1, 2))
     return score
 
 
 def add_to_cells(total: Tensor, score: Tensor, tile: Tile) -> None:
     """Adds ``[H * B, rows, keys]`` to the cells ``[H, cells]`` that the scores were read from."""
-    values = score.to(total.dtype).view(total.size(0), -1)
+    values = score.to(total.dtype).reshape(total.size(0), -1)
     total.scatter_add_(1, tile.cells.expand_as(values), values)
