@@ -82,7 +82,7 @@ def gap_pairs(
     batch, length = mask.shape
     out = torch.empty(batch, length, length, dtype=torch.uint8, device=mask.device)
     # What is shut has the largest kind: a maximum of bytes takes a tenth of a masked fill.
-    padding = ~mask.unsqueeze(1) * out.new_tensor(num_buckets)
+    padding = ~mask.unsqueeze(1) * out.new_full((), num_buckets)
     future = out.new_full((length, length), num_buckets).triu_(1)
     step = max(1, _PAIRS_AT_A_TIME // max(1, length * length))
     if mask.is_cuda:

@@ -88,7 +88,7 @@ class PairCells:
         key = torch.arange(length, device=self.pairs.device)
         distance = key[length - queries :, None] - key
         place = (distance + self.origin).clamp_(0, self.places - 1)
-        future = (distance < 0) * self.pairs.new_tensor(self.kinds)
+        future = (distance < 0) * self.pairs.new_full((), self.kinds)
         tiles = []
         for i in range(count):
             rows = slice(queries * i // count, queries * (i + 1) // count)

@@ -134,11 +134,12 @@ class Projections(nn.Module):
         k, v = self._split(F.linear(n, to_kv, bias_kv))
         return q, k, v
 
-    def _split(self, x: Tensor) -> Tensor:
-        """``[B, L, P D]`` of P projections to ``[P, B, H, L, D / H]``."""
+    def _split(self, x: Tensor) -> list[Tensor]:
+        """``[B, L, P D]`` to the P projections, ``[B, H, L, D / H]`` each."""
         channels = self.out.in_features
         x = x.view(*x.shape[:2], -1, self.n_heads, channels // self.n_heads)
-        return x.permute(2, 0, 3, 1, 4)
+        # Unbound where they lie, so that the gradients are joined by one copy.
+        return [y.transpose(1, 2) for y in x.unbind(2)]
 
 
 class Block(Projections):
