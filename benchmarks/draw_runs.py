@@ -155,8 +155,9 @@ def attention_by_gap(model: TGTBERT4Rec, batch: RecBatch) -> Tensor:
     real = history.mask.any(dim=1)
     x = torch.where(history.mask.unsqueeze(2), vectors, 0)
     x = x * math.sqrt(x.size(2)) + encoder.positions(x.size(1))
+    cells = encoder.cells(pairs)
     for layer, block in enumerate(encoder.blocks):
-        attend = encoder.attention(layer, history.mask, pairs)
+        attend = encoder.attention(layer, history.mask, cells)
         x = block(x, _watched(attend, pairs, real, mass))
     return torch.stack(mass)
 
