@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from find_model import called, made_as
 from torch import Tensor
 
 from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
@@ -237,10 +238,10 @@ def variant_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> l
     for one in tested:
         record = one.row[0]
         settings, colon, _ = record.variant.rpartition(": ")
-        full = record.model, f"{settings}: full" if colon else ""
-        if (record.model, record.variant) == full:
+        full = made_as(record), f"{settings}: full" if colon else ""
+        if (called(record), record.variant) == full:
             continue
-        bases = [b for b in tested if (b.row[0].model, b.row[0].variant) == full]
+        bases = [b for b in tested if (called(b.row[0]), b.row[0].variant) == full]
         if not bases:
             continue
         base = min(bases, key=partial(differences, one))
@@ -310,7 +311,7 @@ def is_refit(record: RunRecord) -> bool:
 def row_names(row: Row) -> tuple[str, dict[str, object]]:
     """Model with variant, and its settings."""
     record = row[0]
-    name = f"{record.model} ({record.variant})" if record.variant else record.model
+    name = f"{called(record)} ({record.variant})" if record.variant else called(record)
     return name, _settings(record)
 
 

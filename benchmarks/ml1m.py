@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import tyro
-from find_model import find_model, near
+from find_model import find_model, made_as, near
 from golden import golden_of
 from ml1m_options import (
     Options,
@@ -137,6 +137,7 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
             )
     if options.eval_only and options.weights is None and model.num_parameters():
         raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
+    name = cls.name_of(name, model.config)
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
     folder = latest_folder(options.out, label) if options.resume else None
     # What starts from other weights, or only asks them, is no run like those from scratch.
@@ -155,16 +156,17 @@ def plan_refit(
     options: Options, task: Task, name: str, cls: type[RecModel], refit: Refit
 ) -> Planned:
     """The model of a run, built anew of the events of train and validation; writes nothing."""
-    run = refit.record
-    if name != run.model or len(options.model) > 1:
+    run, made = refit.record, made_as(refit.record)
+    if name not in (run.model, made) or len(options.model) > 1:
         raise ValueError(
-            f"--refit: {options.refit} is a run of {run.model!r}; give --model {run.model} alone"
+            f"--refit: {options.refit} is a run of {run.model!r}; give --model {made} alone"
         )
     if run.checksum != task.checksum:
         raise ValueError(f"--refit: the data of {options.refit} are others than these; use --root")
     torch.manual_seed(options.seed)
     model = cls.from_graph(task.fitted_on(True).train, **refit.config)
     settings = dataclasses.replace(refit.settings, device=options.device)
+    name = cls.name_of(name, model.config)
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}-refit"
     folder = latest_folder(options.out, label) if options.resume else None
     return Planned(name, label, model, settings, folder, refit=refit)
