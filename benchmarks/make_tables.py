@@ -22,6 +22,8 @@ from pathlib import Path
 import torch
 import tyro
 from find_model import called, made_as
+from tie_audits import FILE as TIE_AUDITS
+from tie_audits import audit_table
 from torch import Tensor
 
 from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
@@ -84,7 +86,7 @@ def main(check: bool = False, root: Path = ROOT) -> None:
 
 def load(root: Path) -> list[RunRecord]:
     """All records below `root`, by file name and line."""
-    files = sorted((root / RESULTS).glob("*.jsonl"))
+    files = sorted(set((root / RESULTS).glob("*.jsonl")) - {root / RESULTS / TIE_AUDITS})
     return [record for file in files for record in read_records(file)]
 
 
@@ -131,6 +133,7 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     block += [ABOUT_REFITS] if is_refit(rows[-1][0]) else []
     if results is not None:
         block += test_table(rows, names, results) + variant_table(rows, names, results)
+        block += audit_table(board_title(records[0]), results)
     if detail:
         block += group_table(rows, names) + further_table(rows, names)
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]

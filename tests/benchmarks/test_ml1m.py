@@ -142,13 +142,21 @@ def test_the_tracks_are_measured_apart(call: Call) -> None:
     assert read(done.runs / done.folders[0] / "metrics.json")["protocol"] == "simulated-loo T2"
 
 
-def test_a_tie_audit_is_printed_and_kept(call: Call) -> None:
+def test_a_tie_audit_is_printed_and_kept(call: Call, tmp_path: Path) -> None:
     done = call("--model gap_markov --tie-audit")
     audit = read(done.runs / done.folders[0] / "tie_audit.json")
     assert len(audit) == 2
     assert all(len(values) == 5 for values in audit.values())
     assert done.out.count("tie audit of gap_markov") == 2
-    other = call("--model sasrec --tie_audit True", small=True)
+    assert not list(tmp_path.rglob("tie_audit.jsonl"))
+    records = tmp_path / "records" / "r.jsonl"
+    other = call("--model sasrec --tie_audit True --record", str(records), small=True)
+    (record,) = read_records(records)
+    (line,) = (records.parent / "tie_audit.jsonl").read_text().splitlines()
+    kept = json.loads(line)
+    assert kept["permuted"] == read(other.runs / "sasrec-simulated-loo-T1-seed0" / "tie_audit.json")
+    assert kept["as_filed"] == record.metrics["full"]["NDCG@10"]
+    assert (kept["model"], kept["commit"]) == ("sasrec seed 0", record.commit)
     assert len(read(other.runs / "sasrec-simulated-loo-T1-seed0" / "tie_audit.json")) == 1
 
 
