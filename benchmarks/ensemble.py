@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
+from find_model import made_as
 from terminal import end_with_summary, say
 
 from tgrec.data import Split
@@ -88,7 +89,7 @@ def check_members(members: Mapping[Path, RankedRun], given: int) -> None:
                 f"{folder} is a {REFIT}, and an ensemble is asked on validation too; give the runs "
                 f"that were not"
             )
-        if member.record.model not in MODELS:
+        if made_as(member.record) not in MODELS:
             raise ValueError(
                 f"{folder} is a run of {member.record.model!r}; only models of {list(MODELS)} can "
                 f"be read back here"

@@ -21,6 +21,9 @@ from pathlib import Path
 
 import torch
 import tyro
+from find_model import called, made_as
+from tie_audits import FILE as TIE_AUDITS
+from tie_audits import audit_table
 from torch import Tensor
 
 from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
@@ -83,7 +86,7 @@ def main(check: bool = False, root: Path = ROOT) -> None:
 
 def load(root: Path) -> list[RunRecord]:
     """All records below `root`, by file name and line."""
-    files = sorted((root / RESULTS).glob("*.jsonl"))
+    files = sorted(set((root / RESULTS).glob("*.jsonl")) - {root / RESULTS / TIE_AUDITS})
     return [record for file in files for record in read_records(file)]
 
 
@@ -130,6 +133,7 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     block += [ABOUT_REFITS] if is_refit(rows[-1][0]) else []
     if results is not None:
         block += test_table(rows, names, results) + variant_table(rows, names, results)
+        block += audit_table(board_title(records[0]), results)
     if detail:
         block += group_table(rows, names) + further_table(rows, names)
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]
@@ -237,10 +241,10 @@ def variant_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> l
     for one in tested:
         record = one.row[0]
         settings, colon, _ = record.variant.rpartition(": ")
-        full = record.model, f"{settings}: full" if colon else ""
-        if (record.model, record.variant) == full:
+        full = made_as(record), f"{settings}: full" if colon else ""
+        if (called(record), record.variant) == full:
             continue
-        bases = [b for b in tested if (b.row[0].model, b.row[0].variant) == full]
+        bases = [b for b in tested if (called(b.row[0]), b.row[0].variant) == full]
         if not bases:
             continue
         base = min(bases, key=partial(differences, one))
@@ -310,7 +314,7 @@ def is_refit(record: RunRecord) -> bool:
 def row_names(row: Row) -> tuple[str, dict[str, object]]:
     """Model with variant, and its settings."""
     record = row[0]
-    name = f"{record.model} ({record.variant})" if record.variant else record.model
+    name = f"{called(record)} ({record.variant})" if record.variant else called(record)
     return name, _settings(record)
 
 

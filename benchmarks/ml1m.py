@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import tyro
-from find_model import find_model, near
+from find_model import find_model, made_as, near
 from golden import golden_of
 from ml1m_options import (
     Options,
@@ -34,6 +34,7 @@ from ml1m_options import (
 )
 from saved import is_refit, load_teacher, load_weights, saved_config
 from terminal import RANK, end_with_summary, say, spell_out
+from tie_audits import keep_audit
 
 from tgrec.cli.flags import refuse_repeated
 from tgrec.data.files import write_text
@@ -58,6 +59,7 @@ from tgrec.training import (
     record_run,
     run,
 )
+from tgrec.training.report import run_label
 
 DEFAULT_BOARD = {"ml1m": "ml1m-loo", "ml100k": "ml100k-seed", "simulated": "simulated-loo"}
 
@@ -137,6 +139,7 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
             )
     if options.eval_only and options.weights is None and model.num_parameters():
         raise ValueError(f"--eval-only: {name} has learned parameters; give them with --weights")
+    name = cls.name_of(name, model.config)
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}"
     folder = latest_folder(options.out, label) if options.resume else None
     # What starts from other weights, or only asks them, is no run like those from scratch.
@@ -155,16 +158,17 @@ def plan_refit(
     options: Options, task: Task, name: str, cls: type[RecModel], refit: Refit
 ) -> Planned:
     """The model of a run, built anew of the events of train and validation; writes nothing."""
-    run = refit.record
-    if name != run.model or len(options.model) > 1:
+    run, made = refit.record, made_as(refit.record)
+    if name not in (run.model, made) or len(options.model) > 1:
         raise ValueError(
-            f"--refit: {options.refit} is a run of {run.model!r}; give --model {run.model} alone"
+            f"--refit: {options.refit} is a run of {run.model!r}; give --model {made} alone"
         )
     if run.checksum != task.checksum:
         raise ValueError(f"--refit: the data of {options.refit} are others than these; use --root")
     torch.manual_seed(options.seed)
     model = cls.from_graph(task.fitted_on(True).train, **refit.config)
     settings = dataclasses.replace(refit.settings, device=options.device)
+    name = cls.name_of(name, model.config)
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}-refit"
     folder = latest_folder(options.out, label) if options.resume else None
     return Planned(name, label, model, settings, folder, refit=refit)
@@ -204,10 +208,11 @@ def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
     if one.variant:
         labelled = dataclasses.replace(ranked.record, variant=one.variant)
         ranked = dataclasses.replace(ranked, record=labelled)
-    if options.tie_audit:
-        audit_ties(one, task, folder)
+    audit = audit_ties(one, task, folder) if options.tie_audit else {}
     if options.record is not None:
         record_run(options.record, ranked)
+    if options.record is not None and audit:
+        keep_audit(options.record.parent, ranked.record, run_label(ranked.record), audit)
     return ranked
 
 
@@ -235,7 +240,7 @@ def load_task(options: Options) -> Task:
     return Task(board.tag, data, checksum(graph), board.split(graph), board.remove_seen)
 
 
-def audit_ties(one: Planned, task: Task, folder: Path) -> None:
+def audit_ties(one: Planned, task: Task, folder: Path) -> dict[str, list[float]]:
     """NDCG@10 with the order inside ties permuted, 5 draws, printed and kept in the run folder.
 
     Weights and targets stay; models that only count are also split and counted anew after all
@@ -250,7 +255,7 @@ def audit_ties(one: Planned, task: Task, folder: Path) -> None:
             (type(model).from_graph((split.with_validation() if one.refit else split).train), split)
             for split in anew
         ]
-    audit = {}
+    audit: dict[str, list[float]] = {}
     for kind, pairs in kinds.items():
         measured = [
             evaluate(m, split, split.test, track=settings.track, sampled=False,
@@ -261,6 +266,7 @@ def audit_ties(one: Planned, task: Task, folder: Path) -> None:
         low, high, mean = min(audit[kind]), max(audit[kind]), sum(audit[kind]) / len(audit[kind])
         say(f"tie audit of {one.name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})")
     write_text(folder / "tie_audit.json", json.dumps(audit, indent=2) + "\n")
+    return audit
 
 
 if __name__ == "__main__":

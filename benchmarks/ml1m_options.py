@@ -58,7 +58,8 @@ class Options:
     distill_weight: float | None = None
     """Its share in the loss, in (0, 1]; 0.5 if left out."""
     tie_audit: bool = False
-    """Also measure with the order inside ties of the histories permuted, 5 draws."""
+    """Also measure with the order inside ties of the histories permuted, 5 draws; kept with
+    --record."""
 
     epochs: int | None = None
     """At most so many."""

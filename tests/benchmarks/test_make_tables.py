@@ -129,6 +129,23 @@ def test_a_refit_stands_last_in_a_row_of_its_own(script: ModuleType) -> None:
     assert script.ABOUT_REFITS not in script.board_table([*plain, other], detail=False)
 
 
+def test_tie_audits_stand_below_their_board_the_newest_of_each_model(
+    script: ModuleType, root: Path
+) -> None:
+    results = root / "benchmarks" / "results"
+    audits = importlib.import_module("tie_audits")
+    plain, new = make_record(0.2), make_record(0.21, date="2026-03-01T00:00:00Z", commit="1234567f")
+    for record, values in ((new, [0.19, 0.2, 0.21]), (plain, [0.1])):
+        audits.keep_audit(results, record, "sasrec seed 0", {"order": values})
+    audits.keep_audit(results, make_record(track="T2"), "sasrec seed 0", {"order": [0.3]})
+    add(root, plain)
+    assert len(script.load(root)) == 1
+    text = script.board_table([plain], True, results)
+    assert "| sasrec seed 0 | order | 0.2100 | 0.2000 | 0.1900 | 0.2100 | 3 | 1234567 |" in text
+    assert text.count("| sasrec seed 0 |") == 1
+    assert "Tie audits" not in script.board_table([make_record(protocol="other")], True, results)
+
+
 def test_groups_of_users_have_a_table_of_means(script: ModuleType) -> None:
     few, many = ({"users": 3, **summarize(torch.tensor([1, 2, rank]))} for rank in (5, 8))
     rare = {**many, "users": 9}

@@ -57,6 +57,14 @@ class RecModel(nn.Module):
         return cls(num_items=graph.num_items, **kwargs)
 
     @classmethod
+    def name_of(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """What tables call a model that is known as ``name``, with these settings.
+
+        Another one where a part is left out that the name promises.
+        """
+        return name
+
+    @classmethod
     def asked_relation(cls, graph: TemporalRecGraph, **settings: Any) -> str | None:
         """Name of the only kind of event that a model with these settings is asked for.
 

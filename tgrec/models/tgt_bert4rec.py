@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, overload
 
@@ -20,13 +20,9 @@ from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
 from tgrec.models.side_information import asked_features
 from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import TGTBranch
-from tgrec.models.tgt_config import check_config, unread
+from tgrec.models.tgt_config import ALPHAS, BRANCHES, GRAPH_WEIGHTS, check_config, unread
 from tgrec.nn.item_features import ItemFeatures
 from tgrec.nn.transformer import Positions
-
-# What choose_gates tries, one after the other; no branch is left without a say.
-GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
-ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 class TGTBERT4Rec(RecModel):
@@ -178,6 +174,11 @@ class TGTBERT4Rec(RecModel):
         known = {} if self.features is None else {"features.weight": item_features_of(graph)[1]}
         return {**periods, **known}
 
+    @classmethod
+    def name_of(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """See :meth:`RecModel.name_of`."""
+        return BRANCHES.get(settings.get("fusion_alpha"), name)
+
     def unread(self) -> dict[str, str]:
         """See :meth:`RecModel.unread`."""
         return {**super().unread(), **unread(self.config)}
@@ -292,10 +293,9 @@ class TGTBERT4Rec(RecModel):
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the fused product and what the graph adds to it."""
-        scores = super().score(batch)
-        return (
-            scores if self.graph is None else scores + self._graph_logits(self.graph.score(batch))
-        )
+        if self.graph is None:
+            return super().score(batch)
+        return super().score(batch) + self._graph_logits(self.graph.score(batch))
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""

@@ -6,6 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+# What choose_gates tries, one after the other; no branch is left without a say.
+GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
+ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+# What a model of one branch is called, by its fusion_alpha.
+BRANCHES: dict[float | None, str] = {0.0: "tgt_branch", 1.0: "bert_branch"}
 SWITCHES = ("tgt_gated", "time_vectors", "learnable_fusion", "choose_gates", "use_time",
             "use_graph", "item_features")  # fmt: skip
 

@@ -104,7 +104,8 @@ def run(
     atomically.
 
     Args:
-        name: The model's name in tables.
+        name: The model's name in tables, unless a part is left out that it promises
+            (:meth:`RecModel.name_of`).
         model: From ``from_graph(task.split.train)``, or loaded weights.
         task: What to measure on.
         settings: How to train; also the track and the device of the evaluation, which is in fp32.
@@ -128,6 +129,7 @@ def run(
             best weights so far are in ``model/``, and ``resume`` finishes the run.
     """
     given = dict(model.config)  # training may choose some of it
+    name = type(model).name_of(name, given)
     origin: dict[str, Any] = {} if refit is None else {"refit_of": refit.identity}
     further = {**(further_settings or {}), **origin}
     made_with = environment()  # now: the code may have moved on when a long run ends
