@@ -31,6 +31,8 @@ from ablation_runs import (
 )
 from find_model import near
 from golden import golden_of
+from ml1m_options import Dataset, model_settings, train_settings
+from ml1m_options import Options as Flags
 from terminal import end_with_summary, say
 
 from tgrec.data import TemporalRecGraph
@@ -97,7 +99,7 @@ class Options:
     """As in ml1m.py, and so are the other options."""
     track: Track = "T1"
     """T1, T2 or T2-coarse."""
-    dataset: ml1m.Dataset = "auto"
+    dataset: Dataset = "auto"
     """auto: MovieLens-1M where it can be had, else the simulated set."""
     root: Path | None = None
     """Folder with the data; by default $TGREC_DATA, else the user's cache."""
@@ -127,7 +129,7 @@ def run_all(options: Options) -> list[RankedRun]:
     variants = chosen(options)
     check_device(options.device)
     common = vars(options).keys() - {"model", "only", "resume"}
-    flags = ml1m.Options(model=(options.model,), **{k: getattr(options, k) for k in common})
+    flags = Flags(model=(options.model,), **{k: getattr(options, k) for k in common})
     task = ml1m.load_task(flags)
     say(f"board {task.board}, track {options.track}, data: {task.data}")
     check_features(options, variants, task.split.train)
@@ -210,9 +212,7 @@ def check_features(
             )
 
 
-def plan(
-    options: Options, flags: ml1m.Options, task: Task, name: str, variant: Variant
-) -> ml1m.Planned:
+def plan(options: Options, flags: Flags, task: Task, name: str, variant: Variant) -> ml1m.Planned:
     """Builds one variant and finds the folder to go on with; writes nothing."""
     golden = golden_of(options.model, options.track)
     cls, train = MODELS[options.model], task.split.train
@@ -220,8 +220,8 @@ def plan(
     if variant.without:
         changed["features"] = [f for f in available_features(train) if f not in variant.without]
     torch.manual_seed(options.seed)
-    model = cls.from_graph(train, **{**ml1m.model_settings(flags, golden, cls), **changed})
-    settings = ml1m.train_settings(flags, golden, task)
+    model = cls.from_graph(train, **{**model_settings(flags, golden, cls), **changed})
+    settings = train_settings(flags, golden, task)
     slug = name.replace(",", "").replace(" ", "_")
     label = f"{options.model}-{slug}-{task.board}-{options.track}-seed{options.seed}"
     folder = begun(options.out, label) if options.resume else None

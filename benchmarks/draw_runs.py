@@ -104,34 +104,28 @@ def draw_model(
     targets = split.test.select(chosen)
     batch = loader.batch(targets)
     if model.tgt is not None and model.tgt.pair_bias is not None:
+        bias = model.tgt.pair_bias.detach().mean(dim=1)  # over heads
         mass = attention_by_gap(model, batch)
-        seen = int(mass.sum(dim=0).nonzero().max()) + 1  # longer gaps are not in the data
-        mass, seconds = mass[:, :seen], bucket_seconds()[:seen]
-        bias = model.tgt.pair_bias.detach()[..., :seen].mean(dim=1)  # over heads
-        draw_by_gap(
-            {f"block {i + 1}": row for i, row in enumerate(bias)},
-            seconds,
-            "bias of the attention, mean over heads",
-            "What the TGT branch has learned about time",
-            written_to(written, out / f"time-bias-{name}.png"),
-        )
-        draw_by_gap(
-            {f"block {i + 1}": row for i, row in enumerate(mass)},
-            seconds,
-            "share of the attention of the newest event",
-            "Attention against the age of an event",
-            written_to(written, out / f"attention-{name}.png"),
-        )
+        # A gap that no two events have has a bias that nothing has taught.
+        for values, met, what, title, file in (
+            (bias, gaps_met(model, batch), "bias of the attention, mean over heads",
+             "What the TGT branch has learned about time", f"time-bias-{name}.png"),
+            (mass, mass.sum(dim=0) > 0, "share of the attention of the newest event",
+             "Attention against the age of an event", f"attention-{name}.png"),
+        ):  # fmt: skip
+            rows = {f"block {i + 1}": row[met] for i, row in enumerate(values)}
+            path = written_to(written, out / file)
+            draw_by_gap(rows, bucket_seconds()[met], what, title, path)
     start, stop = loader.index.by_user.past(targets.user, targets.cut)
     length = stop - start
     shares = parts_of_scores(model, batch, targets.item)
-    rows = {name: row for name, row in length_groups(length).items() if bool(row.any())}
+    groups = {name: row for name, row in length_groups(length).items() if bool(row.any())}
     draw_shares(
         {
-            part: [float(value[row].nanmean()) for row in rows.values()]
+            part: [float(value[row].nanmean()) for row in groups.values()]
             for part, value in shares.items()
         },
-        list(rows),
+        list(groups),
         "share of the target's lead, mean over users",
         "What lifts the target above the other items",
         written_to(written, out / f"parts-{name}.png"),
@@ -155,10 +149,23 @@ def attention_by_gap(model: TGTBERT4Rec, batch: RecBatch) -> Tensor:
     real = history.mask.any(dim=1)
     x = torch.where(history.mask.unsqueeze(2), vectors, 0)
     x = x * math.sqrt(x.size(2)) + encoder.positions(x.size(1))
+    cells = encoder.cells(pairs)
     for layer, block in enumerate(encoder.blocks):
-        attend = encoder.attention(layer, history.mask, pairs)
+        attend = encoder.attention(layer, history.mask, cells)
         x = block(x, _watched(attend, pairs, real, mass))
     return torch.stack(mass)
+
+
+@torch.no_grad()
+def gaps_met(model: TGTBERT4Rec, batch: RecBatch) -> Tensor:
+    """``[U]`` bool: the buckets of the time between any two events of a user."""
+    history, encoder = batch.history, model.tgt
+    assert history is not None
+    assert encoder is not None
+    _, pairs = encoder.timed(model.table()[history.item], history, batch.query_time)
+    assert pairs is not None
+    shut = NUM_BUCKETS  # the kind of pairs that do not attend
+    return torch.bincount(pairs.long().view(-1), minlength=shut + 1)[:shut] > 0
 
 
 def _watched(attend: Attend, pairs: Tensor, real: Tensor, mass: list[Tensor]) -> Attend:

@@ -1,4 +1,4 @@
-"""From ``--model NAME`` or ``--model FILE.py:CLASS`` to a class."""
+"""From ``--model NAME`` or ``--model FILE.py:CLASS`` to a class, and from records to names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from tgrec.models import MODELS, RecModel
+from tgrec.training import RunRecord
 
 
 def find_model(name: str) -> tuple[str, type[RecModel]]:
@@ -44,6 +45,18 @@ def find_model(name: str) -> tuple[str, type[RecModel]]:
         own = [k for k, v in found.items() if v.__module__ == spec.name and issubclass(v, RecModel)]
         raise ValueError(f"--model: {path} has no RecModel {attribute!r}{near(attribute, own)}")
     return attribute, cls
+
+
+def made_as(record: RunRecord) -> str:
+    """The name in MODELS of a recorded model that tables call otherwise (RecModel.name_of)."""
+    named = [n for n, cls in MODELS.items() if cls.name_of(n, record.settings) == record.model]
+    return named[0] if named else record.model
+
+
+def called(record: RunRecord) -> str:
+    """What tables call a recorded model; older records have the name in MODELS."""
+    cls = MODELS.get(record.model)
+    return record.model if cls is None else cls.name_of(record.model, record.settings)
 
 
 def near(name: str, known: list[str]) -> str:

@@ -21,11 +21,14 @@ from pathlib import Path
 
 import torch
 import tyro
+from find_model import called, made_as
+from tie_audits import FILE as TIE_AUDITS
+from tie_audits import audit_table
 from torch import Tensor
 
 from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
 from tgrec.training.kept_ranks import ranks_path, read_kept_ranks
-from tgrec.training.record import RunRecord, read_records
+from tgrec.training.record import REFIT, RunRecord, read_records
 from tgrec.training.report import board_title, headline_metrics, sampled_heading, sampled_sets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +45,12 @@ BASELINES = {
 }
 # What does not make another row: seeds are averaged, a device changes no figure, the epoch and
 # value that chose the weights are no settings, and every seed has a first stage of its own.
-NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen", "stage1"})
+NOT_A_SETTING = frozenset({"seed", "device", "val", "best_epoch", "chosen", "stage1", "refit_of"})
+ABOUT_REFITS = (
+    f"Rows called {REFIT!r} stand last, apart from the protocol: the model above them trained anew "
+    "on the events of validation too, for as many epochs and with the gates that validation chose "
+    "before; nothing was chosen for them."
+)
 
 Row = list[RunRecord]
 
@@ -78,7 +86,7 @@ def main(check: bool = False, root: Path = ROOT) -> None:
 
 def load(root: Path) -> list[RunRecord]:
     """All records below `root`, by file name and line."""
-    files = sorted((root / RESULTS).glob("*.jsonl"))
+    files = sorted(set((root / RESULTS).glob("*.jsonl")) - {root / RESULTS / TIE_AUDITS})
     return [record for file in files for record in read_records(file)]
 
 
@@ -105,7 +113,8 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     rows = group_seeds(records)
     metrics, sampled = headline_metrics(records), sampled_sets(records)
     first = metrics[:1]
-    rows.sort(key=lambda row: [-_mean(row, "full", name) for name in first] + [row_names(row)[0]])
+    rows.sort(key=lambda row: (is_refit(row[0]), *(-_mean(row, "full", name) for name in first),
+                               row_names(row)[0]))  # fmt: skip
     names = row_labels(rows)
     heads = ["model", "params", "seeds", *metrics, *map(sampled_heading, sampled)]
     heads += ["epochs", "s/epoch", "commit"] if detail else []
@@ -121,8 +130,10 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     if sampled:
         notes += "; the columns to the right: NDCG@10 among drawn negatives, never the headline"
     block = [f"{title} ({checksums})", "\n".join(lines), notes + "."]
+    block += [ABOUT_REFITS] if is_refit(rows[-1][0]) else []
     if results is not None:
         block += test_table(rows, names, results) + variant_table(rows, names, results)
+        block += audit_table(board_title(records[0]), results)
     if detail:
         block += group_table(rows, names) + further_table(rows, names)
         commands = [f"- {name}: `{row[0].command}`" for name, row in zip(names, rows, strict=True)]
@@ -189,7 +200,10 @@ def test_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list
     bases, notes = [], []
     for pattern in BASELINES.get(rows[0][0].protocol, ()):
         # The best of all rows, not of those with ranks: a test against a weaker one is no test.
-        kind = [i for i, row in enumerate(rows) if fnmatchcase(row[0].model, pattern)]
+        kind = [
+            i for i, row in enumerate(rows)
+            if fnmatchcase(row[0].model, pattern) and not is_refit(row[0])
+        ]  # fmt: skip
         base = read[kind[0]] if kind else None
         if base is not None:
             bases.append(base)
@@ -227,10 +241,10 @@ def variant_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> l
     for one in tested:
         record = one.row[0]
         settings, colon, _ = record.variant.rpartition(": ")
-        full = record.model, f"{settings}: full" if colon else ""
-        if (record.model, record.variant) == full:
+        full = made_as(record), f"{settings}: full" if colon else ""
+        if (called(record), record.variant) == full:
             continue
-        bases = [b for b in tested if (b.row[0].model, b.row[0].variant) == full]
+        bases = [b for b in tested if (called(b.row[0]), b.row[0].variant) == full]
         if not bases:
             continue
         base = min(bases, key=partial(differences, one))
@@ -292,10 +306,15 @@ def group_seeds(records: Row) -> list[Row]:
     return [[row[seed] for seed in sorted(row)] for row in rows.values()]
 
 
+def is_refit(record: RunRecord) -> bool:
+    """Whether the events of validation were fitted on too."""
+    return "refit_of" in record.settings
+
+
 def row_names(row: Row) -> tuple[str, dict[str, object]]:
     """Model with variant, and its settings."""
     record = row[0]
-    name = f"{record.model} ({record.variant})" if record.variant else record.model
+    name = f"{called(record)} ({record.variant})" if record.variant else called(record)
     return name, _settings(record)
 
 
@@ -323,7 +342,9 @@ def replace_block(text: str, body: str, name: str) -> str:
 def _settings(record: RunRecord) -> dict[str, object]:
     # An option that older runs did not have yet is off where it is None.
     given = {key: value for key, value in record.settings.items() if value is not None}
-    return {key: value for key, value in given.items() if key not in NOT_A_SETTING}
+    # The epoch that was chosen before is where a refit ends.
+    skipped = NOT_A_SETTING | ({"stop_after"} if is_refit(record) else set())
+    return {key: value for key, value in given.items() if key not in skipped}
 
 
 def _values(row: Row, candidates: str, metric: str) -> list[float]:

@@ -91,9 +91,12 @@ class UsualEncoder(nn.Module):
         x = F.embedding(inputs.clamp(min=0), self.item) * self.item.size(1) ** 0.5
         x = self.drop(x + self.position[-inputs.size(1) :])
         length = inputs.size(1)
-        shut = torch.ones(length, length, dtype=torch.bool).triu(1) if self.causal else None
+        shut = None
+        if self.causal:
+            shut = torch.ones(length, length, dtype=torch.bool, device=inputs.device).triu(1)
         if shut is not None:  # a padded query must see something, or stock attention gives NaN
-            shut = (shut | padding[:, None, :]) & ~torch.eye(length, dtype=torch.bool)
+            own = torch.eye(length, dtype=torch.bool, device=inputs.device)
+            shut = (shut | padding[:, None, :]) & ~own
             shut = shut.repeat_interleave(self.n_heads, dim=0)
         for layer in self.layers:
             x = layer(x, src_mask=shut, src_key_padding_mask=None if self.causal else padding)

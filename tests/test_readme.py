@@ -131,6 +131,7 @@ def test_flags_in_the_text_exist() -> None:
     scripts = (
         "benchmarks/ml1m.py",
         "benchmarks/sampler_throughput.py",
+        "benchmarks/throughput.py",
         "benchmarks/trigrec.py",
         "examples/weekly_interest.py",
     )

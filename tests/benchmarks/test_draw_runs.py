@@ -95,6 +95,32 @@ def test_attention_by_gap_is_the_softmax_of_the_first_block(
     torch.testing.assert_close(mass[0], expected, rtol=1e-3, atol=1e-4)
 
 
+def test_gaps_that_are_not_in_the_data_are_not_drawn(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    net, drawn = model(), []
+    assert net.tgt is not None
+    assert net.tgt.pair_bias is not None
+    monkeypatch.setattr(script, "draw_by_gap", lambda *given: drawn.append(given))
+    script.draw_model(net, SPLIT, "T1", tmp_path, "run", [])
+    batch = SeedLoader(EventIndex(SPLIT.graph), net.sampling).batch(SPLIT.test)
+    history = batch.history
+    assert history is not None
+    met: list[set[int]] = [set(), set()]  # between any two events, and before the newest one
+    for row, mask in zip(history.time, history.mask, strict=True):
+        times = row[mask]
+        met[0] |= {int(gap_bucket(b - a)) for n, b in enumerate(times) for a in times[: n + 1]}
+        met[1] |= {int(gap_bucket(times[-1] - a)) for a in times}
+    for expected, (values, seconds, *_) in zip(met, drawn, strict=True):
+        kept = torch.tensor(sorted(expected))
+        assert len(kept) <= int(kept.max())  # bucket 2 at least is missing in between
+        assert torch.equal(seconds, script.bucket_seconds()[kept])
+        assert all(value.shape == seconds.shape for value in values.values())
+    first = drawn[0][0]["block 1"]
+    kept = torch.tensor(sorted(met[0]))
+    torch.testing.assert_close(first, net.tgt.pair_bias[0, :, kept].mean(dim=0).detach())
+
+
 @torch.no_grad()
 def test_the_parts_are_those_of_the_score(script: ModuleType) -> None:
     net, batch = model(), SeedLoader(EventIndex(SPLIT.graph), model().sampling).batch(SPLIT.test)

@@ -108,6 +108,44 @@ def test_an_option_that_is_off_makes_no_other_row(script: ModuleType) -> None:
     assert "| sasrec | 300,000 | n=1 | 0.2100 |" in script.board_table([older, newer], detail=False)
 
 
+def test_a_refit_stands_last_in_a_row_of_its_own(script: ModuleType) -> None:
+    plain = [make_record(0.2, seed=seed) for seed in range(2)]
+    refits = [
+        make_record(
+            0.3, seed=seed, variant=script.REFIT,
+            settings={"d_model": 64, "stop_after": 8 + seed, "refit_of": f"sasrec seed {seed}"},
+        )
+        for seed in range(2)
+    ]  # fmt: skip
+    other = make_record(0.1, model="older")
+    text = script.board_table([*refits, *plain, other], detail=False)
+    assert [row.split(" | ")[0] for row in rows(text)] == [
+        "| sasrec",
+        "| older",
+        "| sasrec (refit on train and validation)",
+    ]
+    assert all("n=2" in row for row in rows(text)[::2])
+    assert script.ABOUT_REFITS in text
+    assert script.ABOUT_REFITS not in script.board_table([*plain, other], detail=False)
+
+
+def test_tie_audits_stand_below_their_board_the_newest_of_each_model(
+    script: ModuleType, root: Path
+) -> None:
+    results = root / "benchmarks" / "results"
+    audits = importlib.import_module("tie_audits")
+    plain, new = make_record(0.2), make_record(0.21, date="2026-03-01T00:00:00Z", commit="1234567f")
+    for record, values in ((new, [0.19, 0.2, 0.21]), (plain, [0.1])):
+        audits.keep_audit(results, record, "sasrec seed 0", {"order": values})
+    audits.keep_audit(results, make_record(track="T2"), "sasrec seed 0", {"order": [0.3]})
+    add(root, plain)
+    assert len(script.load(root)) == 1
+    text = script.board_table([plain], True, results)
+    assert "| sasrec seed 0 | order | 0.2100 | 0.2000 | 0.1900 | 0.2100 | 3 | 1234567 |" in text
+    assert text.count("| sasrec seed 0 |") == 1
+    assert "Tie audits" not in script.board_table([make_record(protocol="other")], True, results)
+
+
 def test_groups_of_users_have_a_table_of_means(script: ModuleType) -> None:
     few, many = ({"users": 3, **summarize(torch.tensor([1, 2, rank]))} for rank in (5, 8))
     rare = {**many, "users": 9}

@@ -109,6 +109,24 @@ def test_the_fusion_can_be_fixed_with_false(call: Call) -> None:
     assert alphas[1] != 0.5
 
 
+def test_one_branch_alone_goes_by_another_name(call: Call, tmp_path: Path) -> None:
+    records = tmp_path / "r.jsonl"
+    words = f"--model tgt_bert4rec --d_model 8 --max_len 5 --epochs 1 --record {records}"
+    for alpha in (0, 1):
+        done = call(words, f"--tgt_fusion_alpha {alpha}")
+        assert done.code == 0
+    folders = [f"{name}-simulated-loo-T1-seed0" for name in ("bert_branch", "tgt_branch")]
+    assert done.folders == folders
+    assert [record.model for record in read_records(records)] == ["tgt_branch", "bert_branch"]
+    assert read(done.runs / folders[0] / "metrics.json")["model"] == "bert_branch"
+    assert "tgt_bert4rec" not in done.out
+    again = call("--model tgt_bert4rec --refit", str(done.runs / folders[1]))
+    assert "tgt_branch-simulated-loo-T1-seed0-refit" in again.folders
+    assert "a run of 'tgt_branch'; give --model tgt_bert4rec alone" in call(
+        "--model sasrec --refit", str(done.runs / folders[1])
+    ).error  # fmt: skip
+
+
 def test_both_spellings_of_a_flag_are_one(call: Call) -> None:
     one = call("--model sasrec --eval_every 2 --d_model 8 --max_len 5 --epochs 2")
     other = call("--model sasrec --eval-every 2 --d-model 8 --max-len=5 --epochs 2")
@@ -124,13 +142,21 @@ def test_the_tracks_are_measured_apart(call: Call) -> None:
     assert read(done.runs / done.folders[0] / "metrics.json")["protocol"] == "simulated-loo T2"
 
 
-def test_a_tie_audit_is_printed_and_kept(call: Call) -> None:
+def test_a_tie_audit_is_printed_and_kept(call: Call, tmp_path: Path) -> None:
     done = call("--model gap_markov --tie-audit")
     audit = read(done.runs / done.folders[0] / "tie_audit.json")
     assert len(audit) == 2
     assert all(len(values) == 5 for values in audit.values())
     assert done.out.count("tie audit of gap_markov") == 2
-    other = call("--model sasrec --tie_audit True", small=True)
+    assert not list(tmp_path.rglob("tie_audit.jsonl"))
+    records = tmp_path / "records" / "r.jsonl"
+    other = call("--model sasrec --tie_audit True --record", str(records), small=True)
+    (record,) = read_records(records)
+    (line,) = (records.parent / "tie_audit.jsonl").read_text().splitlines()
+    kept = json.loads(line)
+    assert kept["permuted"] == read(other.runs / "sasrec-simulated-loo-T1-seed0" / "tie_audit.json")
+    assert kept["as_filed"] == record.metrics["full"]["NDCG@10"]
+    assert (kept["model"], kept["commit"]) == ("sasrec seed 0", record.commit)
     assert len(read(other.runs / "sasrec-simulated-loo-T1-seed0" / "tie_audit.json")) == 1
 
 

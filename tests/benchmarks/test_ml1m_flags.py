@@ -21,7 +21,7 @@ Call = Callable[..., Any]
 # A flag more or less is a decision: the README, the seed's users and this list are to agree.
 FLAGS = {
     "model", "board", "track", "dataset", "root", "out", "record", "seed", "device", "resume",
-    "weights", "eval_only", "tie_audit", "teacher", "distill_at", "distill_weight",
+    "weights", "eval_only", "tie_audit", "refit", "teacher", "distill_at", "distill_weight",
     "epochs", "patience", "eval_every", "batch_size", "lr", "weight_decay", "warmup_steps",
     "lr_decay", "accumulate", "clip", "windows", "precision",
     "d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob", "last_prob",
@@ -29,6 +29,7 @@ FLAGS = {
     "hidden_channels", "num_neighbors", "tgt_blocks", "tgt_d_ff", "temperature", "graph_weight",
     "choose_gates", "tgt_gated", "time_vectors", "item_features",
 }  # fmt: skip
+ALPHA = "--model tgt_bert4rec --tgt_fusion_alpha"
 SEED_FLAGS = (
     "--models tgt_bert4rec --epochs 200 --patience 20 --eval_every 1 --d_model 64 --n_heads 2 "
     "--n_blocks 2 --d_ff 256 --max_len 200 --dropout 0.2 --tgt_fusion_alpha 0.3 "
@@ -51,11 +52,12 @@ def parse(ml1m: ModuleType) -> Callable[..., Any]:
 
 
 def test_the_list_of_flags_is_frozen(ml1m: ModuleType) -> None:
+    made_of = importlib.import_module("ml1m_options")
     assert {field.name for field in dataclasses.fields(ml1m.Options)} == FLAGS
-    assert set(ml1m.MODEL_FLAGS) | set(ml1m.TRAIN_FLAGS) < FLAGS
-    assert set(ml1m.TRAIN_FLAGS) <= {field.name for field in dataclasses.fields(TrainSettings)}
-    for flag, argument in ml1m.MODEL_FLAGS.items():
-        assert any(ml1m.takes(cls, argument) for cls in MODELS.values()), flag
+    assert set(made_of.MODEL_FLAGS) | set(made_of.TRAIN_FLAGS) < FLAGS
+    assert set(made_of.TRAIN_FLAGS) <= {field.name for field in dataclasses.fields(TrainSettings)}
+    for flag, argument in made_of.MODEL_FLAGS.items():
+        assert any(made_of.takes(cls, argument) for cls in MODELS.values()), flag
 
 
 def test_help_names_every_flag(call: Call) -> None:
@@ -202,6 +204,51 @@ def test_an_option_that_is_given_twice_is_refused(call: Call) -> None:
         ("--model quux", "'quux' is no name and no FILE.py:CLASS; there are ['popularity', "),
         ("--model popularity --d_model 8", "--d_model: none of ['popularity'] has that setting"),
         ("--model sasrec --mask_prob 0.2", "--mask_prob: none of ['sasrec'] has that setting"),
+        (
+            "--model markov --lr 1",
+            "--lr is not read by markov: what only counts is not trained; lea",
+        ),
+        (
+            "--models popularity markov --epochs 3",
+            "--epochs is not read by popularity and markov: ",
+        ),
+        (
+            f"{ALPHA} 1 --tgt_blocks 3",
+            "--tgt_blocks is not read by tgt_bert4rec: fusion_alpha=1 bui",
+        ),
+        (
+            f"{ALPHA} 1 --graph_weight 3",
+            "--graph_weight is not read by tgt_bert4rec: fusion_alpha=1",
+        ),
+        (
+            f"{ALPHA} 0 --mask_prob 0.3",
+            "--mask_prob is not read by tgt_bert4rec: fusion_alpha=0 bui",
+        ),
+        (
+            f"{ALPHA} 0 --n_blocks 3",
+            "--n_blocks is not read by tgt_bert4rec: fusion_alpha=0 builds ",
+        ),
+        (f"{ALPHA} 0 --d_ff 3", "and the TGT branch has its own; leave it out"),
+        (
+            f"{ALPHA} 0 --use_graph False --tgt_learnable_fusion True",
+            "--tgt_learnable_fusion is not",
+        ),
+        (
+            "--model tgt_bert4rec --use_graph False --graph_weight 3",
+            "leaves nothing to weigh; leave ",
+        ),
+        (
+            "--model tgt_bert4rec --use_time False --time_vectors True",
+            "takes all times out; leave ",
+        ),
+        (
+            "--model enhanced_bert4rec --use_graph False --graph_weight 3",
+            "--graph_weight is not read",
+        ),
+        (
+            f"{ALPHA.replace('model', 'model sasrec')} 1 --tgt_gated True",
+            "there is no such setting, fusion_alpha=1 builds",
+        ),
         ("--board simulatd-loo", "there is no 'simulatd-loo'; did you mean 'simulated-loo'?"),
         ("--board ml1m-loo", "--board ml1m-loo is not on --dataset simulated"),
         ("--eval-only", "--eval-only: sasrec has learned parameters; give them with --weights"),
@@ -242,6 +289,25 @@ def test_a_word_that_cannot_be_read_is_answered_with_what_can(
     assert said in done.out + done.err
     assert "Traceback" not in done.out + done.err
     assert done.folders == []
+
+
+def test_a_flag_that_one_of_the_models_reads_is_taken(call: Call) -> None:
+    done = call("--models markov sasrec --d_model 8 --max_len 5 --batch_size 60 --epochs 1")
+    assert done.code == 0
+    assert len(done.folders) == 2
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_what_is_not_read_is_a_setting_and_golden_models_read_all(
+    name: str, ml1m: ModuleType
+) -> None:
+    for track in ("T1", "T2"):
+        model = MODELS[name](60, **ml1m.golden_of(name, track).model)
+        assert model.unread() == {}
+        if name == "tgt_bert4rec":
+            for alpha in (0.0, 1.0):
+                other = MODELS[name](**{**model.config, "fusion_alpha": alpha})
+                assert set() < other.unread().keys() < model.config.keys()
 
 
 def test_nothing_is_trained_if_the_last_model_is_wrong(call: Call) -> None:

@@ -142,6 +142,35 @@ def test_variants_are_tested_against_their_own_model(script: ModuleType, tmp_pat
     ]  # fmt: skip
 
 
+def test_a_branch_alone_is_shown_by_its_name_and_tested_against_its_model(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    """Records of before have the model's name."""
+    ones = torch.ones_like(USER)
+    both = recorded(tmp_path, "tgt_bert4rec", ones, settings={"fusion_alpha": 0.1})
+    older, newer = (
+        recorded(tmp_path, name, ones + 1, variant="TGT only", settings={"fusion_alpha": 0.0})
+        for name in ("tgt_bert4rec", "tgt_branch")
+    )
+    for record in (older, newer):
+        text = script.board_table([both, record], detail=True, results=tmp_path)
+        table = text.partition("What a part is worth")[2]
+        assert "| tgt_branch (TGT only) | tgt_bert4rec | " in table
+        assert "tgt_bert4rec (TGT only)" not in text
+
+
+def test_a_refit_is_no_baseline(script: ModuleType, tmp_path: Path) -> None:
+    ones = torch.ones_like(USER)
+    refit = {"variant": script.REFIT, "settings": {"refit_of": "sasrec seed 0"}}
+    records = [
+        recorded(tmp_path, "sasrec", ones + 1),
+        recorded(tmp_path, "sasrec", ones, **refit),
+        recorded(tmp_path, "mine", ones + 2),
+    ]
+    table = script.board_table(records, True, tmp_path).partition("Over users")[2]
+    assert "| 95 % interval | - sasrec |\n" in table
+
+
 def test_of_several_models_of_one_name_a_variant_belongs_to_the_nearest(
     script: ModuleType, tmp_path: Path
 ) -> None:

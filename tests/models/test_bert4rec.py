@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tgrec.data import History, RecBatch
 from tgrec.data.random import hash_keys
 from tgrec.models import BERT4Rec
-from tgrec.models.bert4rec import append_mask, make_cloze
+from tgrec.models.bert4rec import Cloze, append_mask, holes, holes_at_most, make_cloze
+from tgrec.testing.static_step import as_on_cuda
 
 ITEMS = 1000
 
@@ -131,3 +133,47 @@ def test_masks_of_two_epochs_differ() -> None:
     ]
     agree = float((holes[0] & holes[1])[:, :-1].float().mean())
     assert agree == pytest.approx(0.04, abs=0.02)  # independent
+
+
+# ---- where the holes are, on devices that must not wait for it ---------------------------------
+
+
+def cloze_of(hole: Tensor) -> Cloze:
+    return Cloze(hole.long(), hole, hole, hole.long())
+
+
+def test_holes_are_found_in_their_order_with_room_behind_them() -> None:
+    g = torch.Generator().manual_seed(3)
+    hole = torch.rand(20, 9, generator=g) < 0.3
+    hole[:, -1] = True
+    rows, kept = holes(cloze_of(hole), 0.3)
+    assert kept is None
+    assert torch.equal(rows, hole.flatten().nonzero().view(-1))
+    with as_on_cuda():
+        there, kept = holes(cloze_of(hole), 0.3)
+    assert kept is not None
+    assert there.numel() == kept.numel() == holes_at_most(20, 9, 0.3)
+    assert torch.equal(there[kept], rows)
+    assert int(kept.sum()) == rows.numel() < kept.numel()
+
+
+def test_more_holes_than_room_lose_the_last_of_them() -> None:
+    hole = torch.ones(50, 200, dtype=torch.bool)
+    with as_on_cuda():
+        rows, kept = holes(cloze_of(hole), 0.1)
+    assert kept is not None
+    assert kept.all()
+    assert torch.equal(rows, torch.arange(holes_at_most(50, 200, 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "prob"), [(1, 2, 0.2), (3, 50, 0.4), (256, 111, 0.2), (64, 201, 0.4)]
+)
+def test_there_is_room_for_all_holes(rows: int, length: int, prob: float) -> None:
+    most = holes_at_most(rows, length, prob)
+    assert most <= rows * length
+    for seed in range(20):
+        batch = batch_of(rows, length - 1, seed, shortest=length - 1)
+        found = int(make_cloze(batch, ITEMS, prob, 0.0).hole.sum())
+        assert found <= most
+        assert found > 0.8 * most or rows < 5  # and little more than that

@@ -7,10 +7,10 @@ from collections import defaultdict
 import pytest
 import torch
 
-from tgrec.data import RecBatch, Sampling, Split, Targets, leave_one_out
+from tgrec.data import History, RecBatch, Sampling, Split, Targets, leave_one_out
 from tgrec.loader import SeedLoader, Track, training_seeds
 from tgrec.models import GapMarkov, Popularity, RecModel, SkipMarkov, TGTBERT4Rec
-from tgrec.models.markov import GAPS
+from tgrec.models.markov import GAPS, gap_classes
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph, toy_graph
 
@@ -212,3 +212,13 @@ def test_a_model_whose_counts_never_came_says_so(model: RecModel) -> None:
         RuntimeError, match="'num_edges' announced . counts, .* holds 0: .*from_graph"
     ):
         model.score(batch)
+
+
+def test_gaps_are_classed_by_their_bounds() -> None:
+    gap = torch.cat([torch.tensor(GAPS) + d for d in (-1, 0, 1)] + [torch.tensor([10**8])])
+    time = torch.full((1, gap.numel()), 10**9) - gap
+    zero = torch.zeros_like(time)
+    got = gap_classes(History(zero, time, zero, zero, zero == 0), torch.tensor([[10**9]]))
+    wanted = [max(n for n, bound in enumerate(GAPS) if bound <= max(0, g)) for g in gap.tolist()]
+    assert got.tolist() == [wanted]
+    assert set(wanted) == set(range(len(GAPS)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tgrec.data import RecBatch, leave_one_out
-from tgrec.loader import SeedLoader, Track
+from tgrec.loader import SeedLoader, Track, training_seeds
 from tgrec.models import BERT4Rec, TGT_BERT4Rec, TGTBERT4Rec
 from tgrec.models.io import load_model, save_model
 from tgrec.nn.transformer import Block, GatedBlock
@@ -53,6 +53,52 @@ def seed_batch(seed: int = 0, rows: int = 6, right: bool = False) -> tuple[Tenso
 def history_batch() -> RecBatch:
     loader = SeedLoader(EventIndex(SPLIT.graph), model_of().sampling)
     return loader.batch(SPLIT.test)
+
+
+# ---- what is not there ------------------------------------------------------------------------
+
+OTHER: dict[str, Any] = {
+    "n_blocks": 3, "d_ff": 24, "tgt_blocks": 3, "tgt_d_ff": 24, "tgt_gated": True,
+    "time_vectors": True, "use_time": False, "use_graph": False, "graph_weight": 7.0,
+    "learnable_fusion": True, "mask_prob": 0.9, "last_prob": 0.9, "choose_gates": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fusion_alpha": 1.0},
+        {"fusion_alpha": 0.0},
+        {"fusion_alpha": 0.0, "tgt_blocks": 1, "tgt_d_ff": 16},
+        {"fusion_alpha": 0.0, "use_graph": False},
+        {"fusion_alpha": 0.3, "use_graph": False, "use_time": False},
+    ],
+)
+def test_a_setting_that_is_not_read_changes_nothing(settings: dict[str, Any]) -> None:
+    loader = SeedLoader(EventIndex(SPLIT.train), model_of().sampling)
+    batch = next(iter(loader.train_batches(training_seeds(loader.index, LENGTH, "last"), 64, 0, 0)))
+
+    def trained(**changed: Any) -> tuple[Any, ...]:
+        torch.manual_seed(0)
+        made = {**SMALL, "learnable_fusion": False, **settings, **changed}
+        model = TGTBERT4Rec.from_graph(SPLIT.train, **made)
+        asked: list[bool] = []
+        model.choose(lambda: asked.append(True) or 0.5)
+        loss, count = (x.tolist() for x in model.loss_terms(batch))
+        return loss, count, model.num_parameters(), len(asked) > 1
+
+    torch.manual_seed(0)
+    unread = TGTBERT4Rec.from_graph(SPLIT.train, **{**SMALL, **settings}).unread()
+    assert unread
+    for name in unread:
+        assert trained(**{name: OTHER[name]}) == trained(), name
+
+
+def test_a_model_of_one_branch_goes_by_another_name() -> None:
+    names = [TGTBERT4Rec.name_of("mine", {"fusion_alpha": a}) for a in (0, 0.0, 0.3, 1, 1.0)]
+    assert names == ["tgt_branch", "tgt_branch", "mine", "bert_branch", "bert_branch"]
+    assert TGTBERT4Rec.name_of("mine", {}) == "mine"
+    assert BERT4Rec.name_of("mine", {"fusion_alpha": 0}) == "mine"
 
 
 # ---- cosine logits and the form of the TGT branch ----------------------------------------------

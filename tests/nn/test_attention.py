@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tgrec.nn import attention
-from tgrec.nn.attention import padded_attention, pair_attention
+from tgrec.nn import attention, pair_cells
+from tgrec.nn.attention import padded_attention
 from tgrec.nn.gap_attention import gap_attention, gap_bucket, gap_pairs
+from tgrec.nn.pair_attention import pair_attention
+from tgrec.nn.pair_cells import PairCells
 
 B, H, L, C, U = 5, 2, 13, 8, 64
 LENGTHS = torch.tensor([13, 7, 1, 0, 12])
@@ -26,6 +28,7 @@ def _parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(attention, "_PAIRS_AT_A_TIME", 2 * H * L * L)
     if request.param == "queries":  # 4 or 5 queries at a time, where they are causal
         monkeypatch.setattr(attention, "_QUERIES_AT_A_TIME", 4)
+        monkeypatch.setattr(pair_cells, "_QUERIES", 4)
 
 
 def _qkv(seed: int = 0, spread: float = 1.0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -335,35 +338,39 @@ def test_queries_by_parts_are_the_whole(asked: int, monkeypatch: pytest.MonkeyPa
     """Causal attention with everything on: values, and gradients of all that is learned."""
     q, k, v = _qkv()
     table = torch.linspace(-1, 1, H * U, dtype=torch.float64).view(H, U).requires_grad_()
-    place = torch.linspace(0, 1, H * asked * L, dtype=torch.float64).view(H, asked, L)
-    leaves = [q, k, v, table, place.requires_grad_()]
+    place = torch.linspace(0, 1, H * 6, dtype=torch.float64).view(H, 6).requires_grad_()
+    shared = torch.linspace(0, 1, H * asked * L, dtype=torch.float64).view(H, asked, L)
+    shared.requires_grad_()
     pairs = gap_pairs(_times(), _times(), MASK, U, causal=False)[:, L - asked :]
-    calls, apply = [], attention._Attention.apply
-
-    def counted(*given: object) -> object:
-        calls.append(given)
-        return apply(*given)
-
-    monkeypatch.setattr(attention._Attention, "apply", counted)
-    outs, grads = [], []
-    for queries, parts in ((L, 1), (3, asked // 3)):
-        monkeypatch.setattr(attention, "_QUERIES_AT_A_TIME", queries)
-        calls.clear()
-        outs.append(pair_attention(q[:, :, L - asked :], k, v, pairs, table, place, causal=True))
-        assert len(calls) == parts
-        grads.append(_grads(outs[-1], leaves))
-    _close([outs[1]], [outs[0]], 1e-12)
-    _close(grads[1], grads[0], 1e-12)
+    q_last = q[:, :, L - asked :]
+    for leaves in ([q, k, v, table, place], [q, k, v, shared]):
+        outs, grads = [], []
+        for queries in (L, 3):
+            monkeypatch.setattr(attention, "_QUERIES_AT_A_TIME", queries)
+            monkeypatch.setattr(pair_cells, "_QUERIES", queries)
+            if leaves[-1] is shared:
+                outs.append(padded_attention(q_last, k, v, MASK, shared, causal=True))
+            else:
+                cells = PairCells(pairs, U, 6, causal=True)
+                assert len(cells.tiles) == max(1, asked // queries)
+                outs.append(pair_attention(q_last, k, v, cells, table, place))
+            grads.append(_grads(outs[-1], leaves))
+        _close([outs[1]], [outs[0]], 1e-12)
+        _close(grads[1], grads[0], 1e-12)
 
 
 def test_pair_attention_shuts_the_future_on_demand() -> None:
     q, k, v = (t.detach() for t in _qkv())
     table = torch.linspace(-1, 1, H * U, dtype=torch.float64).view(H, U)
-    place = torch.linspace(0, 1, H * L * L, dtype=torch.float64).view(H, L, L)
+    place = torch.linspace(0, 1, H * 2 * L, dtype=torch.float64).view(H, 2 * L)
     shut = gap_pairs(_times(), _times(), MASK, U)
     full = gap_pairs(_times(), _times(), MASK, U, causal=False)
+
+    def attend(pairs: Tensor, shared: Tensor | None, causal: bool) -> Tensor:
+        places = 1 if shared is None else 2 * L
+        return pair_attention(q, k, v, PairCells(pairs, U, places, L, causal), table, shared)
+
     for shared in (None, place):
-        want = pair_attention(q, k, v, shut, table, shared)
-        causal = pair_attention(q, k, v, full, table, shared, causal=True)
-        torch.testing.assert_close(causal, want, rtol=0, atol=1e-12)
-        assert not torch.equal(pair_attention(q, k, v, full, table, shared), want)
+        want = attend(shut, shared, False)
+        torch.testing.assert_close(attend(full, shared, True), want, rtol=0, atol=1e-12)
+        assert not torch.equal(attend(full, shared, False), want)

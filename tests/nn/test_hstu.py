@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tgrec.nn import hstu
+from tgrec.nn import pair_cells
 from tgrec.nn.gap_attention import gap_bucket, gap_pairs
 from tgrec.nn.hstu import HSTUBlock, HSTUEncoder, silu_attention
+from tgrec.nn.pair_cells import PairCells
 
 B, H, L, CHANNELS, BUCKETS, PLACES = 3, 2, 7, 4, 12, 5
 
@@ -43,17 +44,16 @@ def loop(x: dict[str, Tensor], time: Tensor, asked: Tensor, mask: Tensor, norm: 
 
 
 def attend(x: dict[str, Tensor], pairs: Tensor, norm: float, last: int = L) -> Tensor:
-    q, pairs = x["q"][:, :, L - last :], pairs[:, L - last :]
-    return silu_attention(q, x["k"], x["v"], pairs, x["gap"], x["place"], norm)
+    cells = PairCells(pairs, BUCKETS, PLACES, causal=True).last(last)
+    return silu_attention(
+        x["q"][:, :, L - last :], x["k"], x["v"], cells, x["gap"], x["place"], norm
+    )
 
 
 @pytest.mark.parametrize("later", [0, 6])
-@pytest.mark.parametrize(("rows", "tile"), [(50, 1 << 19), (2, 1), (3, 2 * H * 3 * L)])
-def test_attention_is_the_loop(
-    later: int, rows: int, tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hstu, "_QUERIES", rows)
-    monkeypatch.setattr(hstu, "_PAIRS", tile)
+@pytest.mark.parametrize("rows", [50, 2, 3])
+def test_attention_is_the_loop(later: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_cells, "_QUERIES", rows)
     (time, mask), x, norm = times(), draw(), 9.0
     pairs = gap_pairs(time + later, time, mask, BUCKETS)
     own = {name: value.clone().requires_grad_() for name, value in x.items()}
@@ -88,11 +88,11 @@ def test_in_bfloat16_it_is_near_and_shut_pairs_are_exactly_zero() -> None:
 def test_wrong_arguments_are_named() -> None:
     (time, mask), x = times(), draw()
     pairs = gap_pairs(time, time, mask, BUCKETS)
-    with pytest.raises(ValueError, match=r"'pairs' needs to be uint8 \[3, 7, 7\]"):
+    with pytest.raises(ValueError, match=r"'pairs' needs to be uint8 \[B, M, L\]"):
         attend(x, pairs.long(), 1.0)
-    with pytest.raises(ValueError, match=r"'gap_table' needs to be \[2, size\]"):
+    with pytest.raises(ValueError, match=r"table by kind needs to be \[2, 12\]"):
         attend({**x, "gap": x["gap"][:1]}, pairs, 1.0)
-    with pytest.raises(ValueError, match="'q' needs"):
+    with pytest.raises(ValueError, match=r"\[B, H, L, d\]"):
         attend({**x, "k": x["k"][:, :, 1:]}, pairs, 1.0)
     with pytest.raises(ValueError, match="divisible by 'n_heads'"):
         HSTUBlock(8, 3, 5, 0.0, 4)
@@ -112,8 +112,9 @@ def test_the_block_is_its_formula() -> None:
     mixed = loop({"q": q, "k": k, "v": v, **tables}, time, time, mask, PLACES)
     mixed = block.norm_out(mixed.transpose(1, 2).reshape(B, L, 8))
     wanted = x + block.out(mixed * u)
-    torch.testing.assert_close(block(x, pairs), wanted)
-    torch.testing.assert_close(block(x, pairs, last=True), wanted[:, -1:])
+    cells = PairCells(pairs, BUCKETS, PLACES, causal=True)
+    torch.testing.assert_close(block(x, cells), wanted)
+    torch.testing.assert_close(block(x, cells, last=True), wanted[:, -1:])
 
 
 @torch.no_grad()

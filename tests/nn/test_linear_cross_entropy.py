@@ -226,3 +226,39 @@ def test_bad_arguments_are_named() -> None:
         linear_cross_entropy(h, w, y, chunk=0)
     with pytest.raises(ValueError, match="dtype"):
         linear_cross_entropy(h, w, y, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spread", [1.0, 40.0])
+def test_rows_that_do_not_count_are_as_if_left_out(
+    chunk: int | None, dtype: torch.dtype, spread: float
+) -> None:
+    hidden, weight, bias, target = _problem(spread=spread)
+    kept = torch.rand(150, generator=torch.Generator().manual_seed(1)) < 0.6
+    extra = torch.linspace(-1, 1, 150)
+
+    def ours(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        leaves = [t.float().clone().requires_grad_() for t in (hidden, weight, bias, extra)]
+        loss = linear_cross_entropy(
+            leaves[0][rows], leaves[1], target[rows], leaves[2], leaves[3][rows],
+            chunk=chunk, dtype=dtype, kept=kept,
+        )  # fmt: skip
+        return loss.detach(), _gradients(loss, *leaves)
+
+    some, of_some = ours(kept.nonzero().view(-1), None)
+    whole, of_whole = ours(torch.arange(150), kept)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    assert float(whole) == pytest.approx(float(some), rel=tolerance)
+    for a, b in zip(of_whole, of_some, strict=True):
+        assert _relative(a, b) < tolerance
+    assert not of_whole[0][~kept].any()
+    everything, _ = ours(torch.arange(150), None)
+    assert float(everything) > 1.2 * float(whole)
+
+
+def test_kept_has_to_fit() -> None:
+    hidden, weight, _, target = _problem()
+    for kept in (torch.ones(150), torch.ones(3, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"kept must be bool \[150\], got"):
+            linear_cross_entropy(hidden, weight, target, kept=kept)

@@ -153,3 +153,15 @@ def test_autocast_does_not_reach_the_counts() -> None:
         assert torch.equal(table(item, kind, weight), table(item, kind, weight).float())
         out = table(item, kind, weight)
     assert torch.equal(out, table(item, kind, weight))
+
+
+def test_whole_rows_stay_where_they_are_until_the_table_moves() -> None:
+    """A captured CUDA graph reads them at their address."""
+    edges = [(torch.tensor([[0, 1], [1, 0]]), torch.ones(2))]
+    table = TransitionTable.fill(edges, torch.ones(2))
+    one = torch.ones(1, 1, dtype=torch.int64)
+    table(one, one * 0, one.float())
+    dense = table._dense
+    assert dense is not None
+    assert table.to("cpu")._dense is dense
+    assert table.double()._dense is None

@@ -103,7 +103,7 @@ def test_what_has_no_rows_of_events_stays_whole() -> None:
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces Adam by gradient descent with rate 1, so that a step is minus the gradient."""
     descent = lambda model, settings: torch.optim.SGD(model.parameters(), lr=1.0)  # noqa: E731
-    monkeypatch.setattr(module, "_adam", descent)
+    monkeypatch.setattr(module, "adam", descent)
     monkeypatch.setattr(TrainSettings, "lr_at", lambda self, step, total: 1.0)
 
 

@@ -95,3 +95,15 @@ def test_a_resumed_run_begins_where_it_was() -> None:
     with made:
         made.step_done(Progress(epoch=5, step=1))
     assert made.bar.tasks[0].completed == 16
+
+
+def test_on_cuda_nothing_is_foretold_of_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for on_cuda in (False, True):
+        monkeypatch.setattr(TrainSettings, "on_cuda", on_cuda)
+        out = io.StringIO()
+        made = ProgressLine(TrainSettings(epochs=2), 40, True, Console(file=out, width=200))
+        progress = Progress()
+        with made:
+            for progress.step in range(1, 41):
+                made.step_done(progress)
+        assert ("for 2 epochs here" in out.getvalue()) != on_cuda

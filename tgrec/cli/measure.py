@@ -159,7 +159,7 @@ def measured(
         track=rec.served.loader.track,
         data=f"{graph.num_users:,} users, {graph.num_items:,} items, {graph.num_events:,} events",
         checksum=checksum(graph),
-        model=rec.name,
+        model=type(rec.model).name_of(rec.name, rec.model.config),
         settings={**rec.model.config, **asked},
         parameters=rec.model.num_parameters(),
         seed=rec.seed,

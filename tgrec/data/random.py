@@ -35,7 +35,9 @@ def hash_keys(*keys: Tensor | int) -> Tensor:
         if isinstance(key, Tensor):
             if key.dtype != torch.int64:
                 raise TypeError(f"'keys' need to be ints or int64 tensors (got {key.dtype})")
-            state = state.to(key.device)
+            if state.device.type == "cpu" != key.device.type:
+                # A copy would stop the host until the device is done; a fill does not.
+                state = torch.full((), int(state), dtype=torch.int64, device=key.device)
         elif isinstance(key, bool) or not isinstance(key, int):
             raise TypeError(f"'keys' need to be ints or int64 tensors (got {key!r})")
         state = _mix((state ^ key) + _GAMMA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,12 +123,16 @@ class SeedLoader:
         sampling: What a batch must contain.
         track: What a model may know about the time of the question.
         neighborhood_reader: Reads neighbourhoods; None makes one over ``index``.
+        steady: Whether training batches of one length hold equally many rows in all epochs, though
+            ``random`` windows are longer in some than in others: where every shape of a batch has
+            to be prepared for, as for CUDA graphs.
     """
 
     index: EventIndex
     sampling: Sampling
     track: Track = "T1"
     neighborhood_reader: NeighborhoodReader | None = None
+    steady: bool = False
 
     @cached_property
     def neighborhoods(self) -> NeighborhoodReader:
@@ -206,11 +211,15 @@ class SeedLoader:
             world_size: Number of processes that share each batch.
         """
         key = int(hash_keys(seed, epoch))
-        plan = self.plan(seeds, batch_size, seed, epoch)
+        plan = self.plan(seeds, batch_size, seed, epoch)[start:]
+        if not plan:
+            return
         length = self._padded(self.lengths(seeds)).cpu()
-        for rows in plan[start:]:
+        # All at once: a copy to the device for every batch would make the host wait for the last.
+        there = torch.cat(plan).to(seeds.user.device).split([len(rows) for rows in plan])
+        for rows, moved in zip(plan, there, strict=True):
             longest = int(length[rows].max())
-            mine = rows[rank::world_size].to(seeds.user.device)
+            mine = moved[rank::world_size]
             yield self.batch(seeds.select(mine), max_len=longest, key=key)
 
     def plan(self, seeds: Targets, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -224,6 +233,8 @@ class SeedLoader:
         order = order[torch.argsort(length[order], stable=True)]
         ascending = length[order].tolist()
         events = batch_size * sum(ascending) / len(ascending)
+        if self.steady:  # one of eight numbers an octave, as lengths
+            events = 2 ** (round(PER_OCTAVE * math.log2(events)) / PER_OCTAVE)
         batches, stop = [], len(ascending)
         while stop > 0:  # from the longest down, so that each length has one number of rows
             size = max(1, round(events / ascending[stop - 1]))

@@ -33,10 +33,14 @@ class RecModel(nn.Module):
         learns: What the model can learn, which ``check_model`` then demands of it: ``"order"``
             (what follows the last item), ``"pairs"`` (what goes together), ``"popularity"``
             (what is frequent).
+        static_step: Whether, on CUDA, :meth:`loss_terms` has no shape that depends on values,
+            copies nothing to or from the host and heeds no :meth:`start_epoch`, so that a training
+            step can be captured in a CUDA graph. A class says it of itself: it is not inherited.
     """
 
     sampling: Sampling
     learns: str = "order"
+    static_step: bool = False
 
     def __init__(self, num_items: int, **config: Any) -> None:
         super().__init__()
@@ -51,6 +55,14 @@ class RecModel(nn.Module):
     def from_graph(cls, graph: TemporalRecGraph, **kwargs: Any) -> Self:
         """Builds the model for a graph of training events."""
         return cls(num_items=graph.num_items, **kwargs)
+
+    @classmethod
+    def name_of(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """What tables call a model that is known as ``name``, with these settings.
+
+        Another one where a part is left out that the name promises.
+        """
+        return name
 
     @classmethod
     def asked_relation(cls, graph: TemporalRecGraph, **settings: Any) -> str | None:
@@ -88,6 +100,11 @@ class RecModel(nn.Module):
         makes = next(c for c in type(self).__mro__ if "next_states" in vars(c))
         loses = next(c for c in type(self).__mro__ if "loss_terms" in vars(c))
         return makes is not RecModel and issubclass(makes, loses)
+
+    @property
+    def has_static_step(self) -> bool:
+        """Whether the very class of this model has set :attr:`static_step`."""
+        return bool(vars(type(self)).get("static_step", False))
 
     def next_states(self, batch: RecBatch) -> Tensor:
         """``[B, L, D]`` what is looked for after each event of the history.
@@ -136,6 +153,19 @@ class RecModel(nn.Module):
         Args:
             measure: The validation metric of the model as it now is, larger is better.
         """
+
+    def put_chosen(self, name: str, value: float) -> None:
+        """Puts a setting that :meth:`choose` chooses, here or in another run, in place."""
+        setattr(self, name, value)
+        self.config[name] = value
+
+    def unread(self) -> dict[str, str]:
+        """Settings that the model takes and, with the others as they are, does not read: why not.
+
+        What asks for one of them is refused where settings are given one by one.
+        """
+        graph = self.config.get("use_graph", True)
+        return {} if graph else {"graph_weight": "use_graph=False leaves nothing to weigh"}
 
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""

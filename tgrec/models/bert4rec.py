@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,56 @@ def make_cloze(batch: RecBatch, num_items: int, mask_prob: float, last_prob: flo
     return Cloze(torch.where(hole, shown, target), mask, hole, target)
 
 
+def holes(cloze: Cloze, mask_prob: float) -> tuple[Tensor, Tensor | None]:
+    """Where the holes are: ``[R]`` positions in the flat ``[B * S]``, in their order.
+
+    On CUDA, where the host would have to wait to learn how many there are, R is a number that they
+    stay below (:func:`holes_at_most`); the second result, ``[R]`` bool, is then False where there
+    is no hole. Elsewhere it is None.
+    """
+    hole = cloze.hole.flatten()
+    if not hole.is_cuda:
+        return hole.nonzero().view(-1), None
+    most = holes_at_most(cloze.hole.size(0), cloze.hole.size(1), mask_prob)
+    at = torch.arange(hole.numel(), device=hole.device)
+    # The n-th hole goes to place n, all the rest behind the end.
+    place = torch.where(hole, hole.cumsum(0) - 1, most).clamp(max=most)
+    rows = at.new_zeros(most + 1).scatter_(0, place, at)[:most]
+    return rows, at[:most] < hole.sum()
+
+
+def holes_at_most(rows: int, length: int, mask_prob: float) -> int:
+    """A number of holes in ``rows`` sequences of ``length`` that is not met in practice.
+
+    The last positions, and of the others, if none were left out, eight standard deviations more
+    than ``mask_prob`` of them: once in 10^14 batches there are more, and the last of these are
+    then not learned from.
+    """
+    others = rows * (length - 1)
+    spread = 8 * math.sqrt(others * mask_prob * (1 - mask_prob))
+    return min(rows * length, rows + math.ceil(others * mask_prob + spread))
+
+
+def hole_loss(
+    hidden: Tensor, table: Tensor, cloze: Cloze, rows: Tensor, kept: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(sum [1], count [1])`` of the cross-entropy at the holes, and ``[B, D]`` at the last ones.
+
+    Args:
+        hidden: ``[R, D]`` what is looked for at ``rows``.
+        table: ``[N, D]``.
+        cloze: ``[B, S]``.
+        rows: From :func:`holes`.
+        kept: Likewise.
+    """
+    total = linear_cross_entropy(hidden, table, cloze.target.flatten()[rows], kept=kept)
+    last = cloze.hole.sum(1).cumsum(0) - 1  # the last position is always a hole
+    if kept is None:
+        return total.view(1), total.new_full((1,), hidden.size(0)), hidden[last]
+    count = kept.sum().to(total.dtype)
+    return total.view(1), count.view(1), hidden[last.clamp(max=hidden.size(0) - 1)]
+
+
 def append_mask(history: History, num_items: int) -> tuple[Tensor, Tensor]:
     """The question at inference: the history and one mask token; items and mask ``[B, L + 1]``."""
     item = F.pad(history.item, (0, 1), value=num_items)
@@ -91,6 +142,8 @@ class BERT4Rec(RecModel):
         last_prob: Share of training sequences in which only the last position is masked.
         positions: ``learned``, ``sinusoidal`` or ``relative``.
     """
+
+    static_step = True
 
     def __init__(
         self,
@@ -143,11 +196,9 @@ class BERT4Rec(RecModel):
         """``(sum [1], count [1])`` over the holes, and ``[B, D]`` the prediction at the last."""
         assert batch.history is not None
         cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
-        hidden = self.branch(self.embed(cloze.item, batch.history), cloze.mask, cloze.hole)
-        total = linear_cross_entropy(hidden, self.encode_item(), cloze.target[cloze.hole])
-        last = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
-        count = torch.full((1,), float(hidden.size(0)), device=hidden.device)
-        return total.view(1), count, last
+        rows, kept = holes(cloze, self.mask_prob)
+        hidden = self.branch(self.embed(cloze.item, batch.history), cloze.mask, rows)
+        return hole_loss(hidden, self.encode_item(), cloze, rows, kept)
 
 
 class BERTBranch(nn.Module):
@@ -183,12 +234,13 @@ class BERTBranch(nn.Module):
     ) -> Tensor:
         """``[B, S, D]``.
 
-        Or ``[R, D]`` at the True positions of ``rows`` ``[B, S]``, or ``[B, D]`` at the ``last``.
+        Or ``[R, D]`` at the positions ``rows`` ``[R]`` of the flat ``[B * S]``, or ``[B, D]`` at
+        the ``last``.
         """
         hidden = self.encoder(x, mask, last=last)
         # Of all positions: products of as many rows as there are holes would be new ones each time.
         out = self.head(hidden)
-        return out if rows is None else out[rows]
+        return out if rows is None else out.flatten(0, 1).index_select(0, rows)
 
     def head(self, hidden: Tensor) -> Tensor:
         """``[..., D]`` what is looked for at states of the encoder."""

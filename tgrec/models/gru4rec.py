@@ -33,6 +33,8 @@ class GRU4Rec(RecModel):
         dropout: In [0, 1), on inputs and on states.
     """
 
+    static_step = True
+
     def __init__(
         self,
         num_items: int,

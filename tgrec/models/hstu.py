@@ -41,6 +41,8 @@ class HSTU(RecModel):
         use_time: Whether the biases read times, or distances only.
     """
 
+    static_step = True
+
     def __init__(
         self,
         num_items: int,

@@ -81,6 +81,11 @@ class SkipMarkov(RecModel):
         model.config["num_edges"] = [model.untyped.target.numel()]
         return model
 
+    @property
+    def fits_dense(self) -> bool:
+        """See :attr:`TransitionTable.fits_dense`."""
+        return all(t.fits_dense for t in self.modules() if isinstance(t, TransitionTable))
+
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the weighted sum of the rows of the latest items."""
         return self._rows(batch, self.untyped, typed=False, leave_out=False)
@@ -189,5 +194,6 @@ def count_transitions(
 
 def gap_classes(history: History, now: Tensor) -> Tensor:
     """``[B, L]`` class of the time from each past event to ``now`` ``[B, 1]`` (Unix s)."""
-    bounds = torch.tensor(GAPS, device=now.device)
-    return torch.searchsorted(bounds, (now - history.time).clamp(min=0), right=True) - 1
+    gap = (now - history.time).clamp(min=0)
+    # Not a search: the bounds would have to be copied to the device, which stops the host.
+    return torch.stack([gap >= bound for bound in GAPS[1:]]).sum(0)

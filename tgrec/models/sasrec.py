@@ -35,6 +35,8 @@ class SASRec(RecModel):
         positions: ``learned``, ``sinusoidal`` or ``relative``.
     """
 
+    static_step = True
+
     def __init__(
         self,
         num_items: int,
@@ -89,9 +91,13 @@ def next_item_loss(hidden: Tensor, table: Tensor, batch: RecBatch) -> tuple[Tens
     history, item, soft = batch.history, batch.item, batch.soft
     assert history is not None
     assert item is not None
+    target = torch.cat([history.item[:, 1:], item.unsqueeze(1)], dim=1).flatten()
+    if soft is None and history.mask.is_cuda:  # to find the rows would stop the host
+        kept = history.mask.flatten()
+        total = linear_cross_entropy(hidden.flatten(0, 1), table, target, kept=kept)
+        return total.view(1), kept.sum().float().view(1)
     rows = history.mask.flatten().nonzero().view(-1)
-    target = torch.cat([history.item[:, 1:], item.unsqueeze(1)], dim=1).flatten()[rows]
-    states = hidden.flatten(0, 1)[rows]
+    target, states = target[rows], hidden.flatten(0, 1)[rows]
     if soft is None:
         total = linear_cross_entropy(states, table, target)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, overload
 
@@ -13,21 +13,16 @@ from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch, Sampling, TemporalRecGraph
 from tgrec.models.base import RecModel, arguments, choose_value, inner_products
-from tgrec.models.bert4rec import BERTBranch, append_mask, make_cloze
+from tgrec.models.bert4rec import BERTBranch, append_mask, hole_loss, holes, make_cloze
 from tgrec.models.markov import COUNTS, SkipMarkov, counted_logits, counts_class
 from tgrec.models.sasrec import next_item_loss
 from tgrec.models.seed_format import read_seed_batch, reorder, shift_right
 from tgrec.models.side_information import asked_features
 from tgrec.models.side_information import item_features as item_features_of
 from tgrec.models.tgt_branch import TGTBranch
-from tgrec.models.tgt_config import check_config
+from tgrec.models.tgt_config import ALPHAS, BRANCHES, GRAPH_WEIGHTS, check_config, unread
 from tgrec.nn.item_features import ItemFeatures
-from tgrec.nn.linear_cross_entropy import linear_cross_entropy
 from tgrec.nn.transformer import Positions
-
-# What choose_gates tries, one after the other; no branch is left without a say.
-GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
-ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 class TGTBERT4Rec(RecModel):
@@ -95,6 +90,8 @@ class TGTBERT4Rec(RecModel):
         num_features: Columns of these features, filled by :meth:`from_graph`.
         num_edges: E of the two transition tables, filled by :meth:`from_graph`.
     """
+
+    static_step = True
 
     def __init__(
         self,
@@ -177,6 +174,15 @@ class TGTBERT4Rec(RecModel):
         known = {} if self.features is None else {"features.weight": item_features_of(graph)[1]}
         return {**periods, **known}
 
+    @classmethod
+    def name_of(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """See :meth:`RecModel.name_of`."""
+        return BRANCHES.get(settings.get("fusion_alpha"), name)
+
+    def unread(self) -> dict[str, str]:
+        """See :meth:`RecModel.unread`."""
+        return {**super().unread(), **unread(self.config)}
+
     def _set_graph(self, graph: SkipMarkov) -> None:
         self.graph = graph
         if self.config["learnable_fusion"]:
@@ -209,10 +215,11 @@ class TGTBERT4Rec(RecModel):
         alphas = ALPHAS if self.bert is not None and self.tgt is not None else ()
         reached = measure()
         for name, values in (("graph_weight", weights), ("fusion_alpha", alphas)):
-            put = partial(self._set_gate, name)
+            put = partial(self.put_chosen, name)
             reached = choose_value(measure, reached, self.config[name], values, put)
 
-    def _set_gate(self, name: str, value: float) -> None:
+    def put_chosen(self, name: str, value: float) -> None:
+        """See :meth:`RecModel.put_chosen`."""
         self.config[name] = value
         if name == "fusion_alpha":
             self.gate.fill_(value)
@@ -237,6 +244,11 @@ class TGTBERT4Rec(RecModel):
         assert self.tgt is not None
         vectors = F.embedding(history.item, self.table())
         return self._sharpen(self.tgt.read(vectors, history, query_time, last))
+
+    @property
+    def has_static_step(self) -> bool:
+        """See :meth:`RecModel.has_static_step`; counts that are read one by one have no shape."""
+        return super().has_static_step and (self.graph is None or self.graph.fits_dense)
 
     @property
     def has_next_states(self) -> bool:
@@ -281,10 +293,9 @@ class TGTBERT4Rec(RecModel):
 
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the fused product and what the graph adds to it."""
-        scores = super().score(batch)
-        return (
-            scores if self.graph is None else scores + self._graph_logits(self.graph.score(batch))
-        )
+        if self.graph is None:
+            return super().score(batch)
+        return super().score(batch) + self._graph_logits(self.graph.score(batch))
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""
@@ -301,10 +312,10 @@ class TGTBERT4Rec(RecModel):
         bert = tgt = None
         if self.bert is not None:
             cloze = make_cloze(batch, self.num_items, self.mask_prob, self.last_prob)
-            hidden = self.bert_hidden(cloze.item, cloze.mask, cloze.hole)
-            total = linear_cross_entropy(hidden, items, cloze.target[cloze.hole])
-            terms.append((total.view(1), total.new_full((1,), hidden.size(0))))
-            bert = hidden[cloze.hole.sum(1).cumsum(0) - 1]  # the last position is always a hole
+            rows, kept = holes(cloze, self.mask_prob)
+            hidden = self.bert_hidden(cloze.item, cloze.mask, rows)
+            *term, bert = hole_loss(hidden, items, cloze, rows, kept)
+            terms.append((term[0], term[1]))
         if self.tgt is not None:
             states = self.next_states(batch)
             terms.append(next_item_loss(states, items, batch))

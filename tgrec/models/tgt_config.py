@@ -6,6 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+# What choose_gates tries, one after the other; no branch is left without a say.
+GRAPH_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
+ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+# What a model of one branch is called, by its fusion_alpha.
+BRANCHES: dict[float | None, str] = {0.0: "tgt_branch", 1.0: "bert_branch"}
 SWITCHES = ("tgt_gated", "time_vectors", "learnable_fusion", "choose_gates", "use_time",
             "use_graph", "item_features")  # fmt: skip
 
@@ -40,3 +45,27 @@ def check_config(config: Mapping[str, Any]) -> None:
         )
     if config["tgt_gated"] and width is not None:
         raise ValueError(f"'tgt_d_ff' needs tgt_gated=False (got {width}): gates have none")
+
+
+def unread(config: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that a model with these does not read: why not (:meth:`RecModel.unread`)."""
+    alpha, blocks = config["fusion_alpha"], config["tgt_blocks"]
+    if alpha == 1:
+        return dict.fromkeys(
+            ("tgt_blocks", "tgt_d_ff", "tgt_gated", "time_vectors", "use_time", "use_graph",
+             "graph_weight", "learnable_fusion", "choose_gates"),
+            "fusion_alpha=1 builds the BERT branch alone, without a graph or a gate",
+        )  # fmt: skip
+    out = {}
+    if alpha == 0:
+        out = dict.fromkeys(("mask_prob", "last_prob"), "fusion_alpha=0 builds no BERT branch")
+        if blocks is not None:
+            out["n_blocks"] = f"fusion_alpha=0 builds no BERT branch, and tgt_blocks is {blocks}"
+        if config["tgt_gated"] or config["tgt_d_ff"] is not None:
+            out["d_ff"] = "fusion_alpha=0 builds no BERT branch, and the TGT branch has its own"
+    if not config["use_time"]:
+        out["time_vectors"] = "use_time=False takes all times out"
+    if alpha == 0 and not config["use_graph"]:
+        why = "one branch without a graph leaves nothing to weigh"
+        out |= dict.fromkeys(("learnable_fusion", "choose_gates"), why)
+    return out

@@ -1,4 +1,4 @@
-"""Attention over left-padded histories, with or without a bias per pair of events."""
+"""Attention over left-padded histories; for a bias per pair see :mod:`tgrec.nn.pair_attention`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.autograd.function import once_differentiable
 
 from tgrec.nn.dropout import keep_mask
 
-__all__ = ["padded_attention", "pair_attention"]
+__all__ = ["padded_attention"]
 
-_LOG2E = 1.0 / math.log(2.0)
+LOG2E = 1.0 / math.log(2.0)
 # |log2(exp(score))| below this cannot overflow, nor vanish in a row, in bf16 or fp32.
-_SAFE_EXPONENT = 64.0
+SAFE_EXPONENT = 64.0
 # Pairs (of one head) whose weights are worked on at a time: 4 MB in bf16, in the cache of a CPU.
 _PAIRS_AT_A_TIME = 1 << 21
 # Fewer queries than this at a time are not worth the calls.
@@ -66,59 +66,12 @@ def padded_attention(
     _check_bias(position_bias, q, k)
     if q.is_cuda and position_bias is None:
         return _sdpa(q, k, v, mask, causal, dropout_p)
-    return _apply(q, k, v, _Options(mask, causal, None, dropout_p), None, position_bias)
-
-
-def pair_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pairs: Tensor,
-    table: Tensor,
-    position_bias: Tensor | None = None,
-    *,
-    causal: bool = False,
-    dropout_p: float = 0.0,
-) -> Tensor:
-    """Attention with a learned bias per head and kind of pair.
-
-    ``softmax_j(q_i k_j / sqrt(d) + table[h, pairs[b, i, j]] + position_bias[h, i, j]) v_j``
-
-    Args:
-        q: Queries, [B, H, M, d], as in `padded_attention`.
-        k: Keys, [B, H, L, d].
-        v: Values, [B, H, L, d].
-        pairs: Kind of each pair (query, key), uint8 [B, M, L], each in ``[0, U]``; U means that
-            the pair must not attend (weight exactly zero): this is where padding and the future
-            are shut out. `tgrec.nn.gap_attention.gap_pairs` makes it, once for all layers.
-        table: Bias, [H, U], U at most 255.
-        position_bias: Bias shared by the batch, [H, M, L], or None.
-        causal: Whether ``j > i`` is shut whatever `pairs` says (`gap_pairs` has shut it already).
-        dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
-
-    Returns:
-        [B, H, M, d]; zeros, with finite gradients, at queries with nothing to attend to.
-
-    Raises:
-        ValueError: If shapes, dtypes or `dropout_p` do not fit.
-    """
-    _check(q, k, v, dropout_p)
-    (batch, heads, queries, _), length = q.shape, k.size(2)
-    if pairs.dtype != torch.uint8 or pairs.shape != (batch, queries, length):
-        raise ValueError(
-            f"pairs must be uint8 [{batch}, {queries}, {length}], "
-            f"got {pairs.dtype} {list(pairs.shape)}"
-        )
-    if table.dim() != 2 or table.size(0) != heads or not 1 <= table.size(1) <= 255:
-        raise ValueError(f"table must be [{heads}, 1 to 255], got {list(table.shape)}")
-    _check_bias(position_bias, q, k)
-    return _apply(q, k, v, _Options(None, causal, pairs, dropout_p), table, position_bias)
+    return _apply(q, k, v, _Options(mask, causal, dropout_p), position_bias)
 
 
 class _Options(NamedTuple):
     mask: Tensor | None
     causal: bool
-    pairs: Tensor | None
     dropout_p: float
 
 
@@ -162,7 +115,6 @@ def _apply(
     k: Tensor,
     v: Tensor,
     options: _Options,
-    table: Tensor | None,
     position_bias: Tensor | None,
 ) -> Tensor:
     if torch.is_autocast_enabled(q.device.type):
@@ -175,12 +127,11 @@ def _apply(
     done = []
     for first, last in pairwise(queries * i // count for i in range(count + 1)):
         seen = length - queries + last
-        pairs = None if options.pairs is None else options.pairs[:, first:last, :seen]
         mask = None if options.mask is None else options.mask[:, :seen]
         bias = None if position_bias is None else position_bias[:, first:last, :seen]
-        part = options._replace(pairs=pairs, mask=mask)
+        part = options._replace(mask=mask)
         some = (q[:, :, first:last], k[:, :, :seen], v[:, :, :seen])
-        done.append(attend(*some, table, bias, part))
+        done.append(attend(*some, bias, part))
     if count == 1:
         return done[0]
     return torch.cat([part.transpose(1, 2) for part in done], dim=1).transpose(1, 2)
@@ -210,13 +161,12 @@ class _Attention(torch.autograd.Function):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        table: Tensor | None,
         position_bias: Tensor | None,
         options: _Options,
     ) -> Tensor:
         (batch, heads, queries, channels), length = q.shape, k.size(2)
-        bias = _Bias(q, length, table, position_bias, options)
-        factor = _LOG2E / math.sqrt(channels)
+        bias = _Bias(q, length, position_bias, options)
+        factor = LOG2E / math.sqrt(channels)
         # [B, M, H, d] in memory: joining the heads afterwards is then a view.
         out = q.new_empty(batch, queries, heads, channels).transpose(1, 2)
         saved: list[Tensor] = []
@@ -225,7 +175,8 @@ class _Attention(torch.autograd.Function):
             q1, v1 = _join(q[part], 1.0, factor), _join(v[part])
             k1 = _join(k[part], bias.of_keys(part))
             energy = torch.bmm(q1, k1.transpose(1, 2))
-            bias.add(energy.view(-1, heads, queries, length), part)
+            if bias.shared is not None:
+                energy.view(-1, heads, queries, length).add_(bias.shared)
             if bias.may_overflow(q1, k1):
                 # A row without keys has the maximum -inf, and -inf - -inf would be NaN.
                 top = energy.amax(-1, keepdim=True).clamp_min_(torch.finfo(q.dtype).min)
@@ -244,7 +195,7 @@ class _Attention(torch.autograd.Function):
             mixed = torch.bmm(used, v1[..., :-1]).mul_(inverse)
             out[part] = mixed.view(-1, heads, queries, channels)
         ctx.save_for_backward(out, *saved)
-        ctx.options, ctx.table, ctx.bias = options, _like(table), _like(position_bias)
+        ctx.options, ctx.bias = options, _like(position_bias)
         return out
 
     @staticmethod
@@ -257,10 +208,9 @@ class _Attention(torch.autograd.Function):
         dq = grad.new_empty(grad.shape)
         dk, dv = grad.new_empty(2, batch, heads, length, channels)
         wide = torch.promote_types(grad.dtype, torch.float32)
-        d_table, d_bias = (
-            grad.new_zeros(like[0], dtype=wide) if like is not None and needed else None
-            for like, needed in zip((ctx.table, ctx.bias), ctx.needs_input_grad[3:5], strict=True)
-        )
+        d_bias = None
+        if ctx.bias is not None and ctx.needs_input_grad[3]:
+            d_bias = grad.new_zeros(ctx.bias[0], dtype=wide)
         for i, part in enumerate(_parts(grad.shape, length, grad.device)):
             q1, k1, v1, energy, used, inverse = saved[6 * i : 6 * i + 6]
             g1 = _join(grad[part], 0.0, inverse.view(-1, heads, queries, 1))
@@ -276,45 +226,29 @@ class _Attention(torch.autograd.Function):
             to_q = torch.bmm(score, k1[..., :-1]).view(shape)
             to_k = torch.bmm(score.transpose(1, 2), q1[..., :-1]).view(of_keys)
             torch.mul(to_q, 1.0 / math.sqrt(channels), out=dq[part])
-            torch.mul(to_k, 1.0 / _LOG2E, out=dk[part])  # q1 has the other factor
-            score = score.view(-1, heads, queries, length)
-            if d_table is not None:
-                d_table += _sum_by_kind(score, ctx.options.pairs[part], d_table.size(1))
+            torch.mul(to_k, 1.0 / LOG2E, out=dk[part])  # q1 has the other factor
             if d_bias is not None:
-                d_bias += score.sum(0)
-        d_table = None if d_table is None else d_table.to(ctx.table[1])
+                d_bias += score.view(-1, heads, queries, length).sum(0)
         d_bias = None if d_bias is None else d_bias.to(ctx.bias[1])
-        return dq, dk, dv, d_table, d_bias, None
+        return dq, dk, dv, d_bias, None
 
 
 class _Bias:
     """What is added to the scores of a part of the batch, in units of log2."""
 
     def __init__(
-        self,
-        q: Tensor,
-        length: int,
-        table: Tensor | None,
-        position_bias: Tensor | None,
-        options: _Options,
+        self, q: Tensor, length: int, position_bias: Tensor | None, options: _Options
     ) -> None:
         self.options, queries = options, q.size(2)
         self.shared: Tensor | None = None
-        self.lookup: Tensor | None = None
-        bound = 0.0
+        self.room = SAFE_EXPONENT
         if position_bias is not None:
-            self.shared = (position_bias.detach() * _LOG2E).to(q.dtype)
+            self.shared = (position_bias.detach() * LOG2E).to(q.dtype)
+            if not q.is_cuda and position_bias.numel() > 0:
+                self.room -= LOG2E * float(position_bias.detach().abs().amax())
         if options.causal:
             triangle = q.new_full((queries, length), -math.inf).triu_(1 + length - queries)
             self.shared = triangle if self.shared is None else self.shared + triangle
-        if table is not None:
-            shut = table.new_full((table.size(0), 1), -math.inf)
-            self.lookup = torch.cat([table.detach() * _LOG2E, shut], dim=1).to(q.dtype)
-        if not q.is_cuda:
-            for extra in (table, position_bias):
-                if extra is not None and extra.numel() > 0:
-                    bound += _LOG2E * float(extra.detach().abs().amax())
-        self.room = _SAFE_EXPONENT - bound
 
     def of_keys(self, part: slice) -> Tensor | float:
         """[b, 1, L]: zero at keys, minus infinity at padding."""
@@ -323,21 +257,11 @@ class _Bias:
         mask = self.options.mask[part].unsqueeze(1)
         return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
 
-    def add(self, energy: Tensor, part: slice) -> None:
-        """Adds in place to the scores [b, H, M, L] of a part."""
-        if self.shared is not None:
-            energy.add_(self.shared)
-        if self.lookup is not None and self.options.pairs is not None:
-            # Head by head from a row of the table: half the time of one gather for all heads.
-            pairs = self.options.pairs[part].int()
-            for head, row in enumerate(self.lookup):
-                energy[:, head].add_(row.index_select(0, pairs.reshape(-1)).view(pairs.shape))
-
     def may_overflow(self, q1: Tensor, k1: Tensor) -> bool:
         """Whether the maximum must be subtracted, from ``q . k <= |q| |k|``."""
         if q1.is_cuda:  # reading the bound would stall the stream
             return True
-        bound = _largest_norm(q1[..., :-1]) * _largest_norm(k1[..., :-1])
+        bound = largest_norm(q1[..., :-1]) * largest_norm(k1[..., :-1])
         return not bool(bound <= self.room)
 
 
@@ -353,7 +277,7 @@ def _join(x: Tensor, last: Tensor | float = 1.0, factor: Tensor | float | None =
     return out.view(-1, length, channels + 1)
 
 
-def _largest_norm(x: Tensor) -> Tensor:
+def largest_norm(x: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=wide)
     return norms.amax()
@@ -361,16 +285,3 @@ def _largest_norm(x: Tensor) -> Tensor:
 
 def _like(x: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
     return None if x is None else (x.shape, x.dtype)
-
-
-def _sum_by_kind(values: Tensor, pairs: Tensor, kinds: int) -> Tensor:
-    """Sum of values [b, H, M, L] per head and kind, [H, U]; kind U is dropped.
-
-    One cell per (kind, key), then a sum over keys: neighbours in a row mostly share their kind, so
-    that adding along a row (as torch.bincount or index_add do) waits for one cell again and again.
-    """
-    batch, heads, _, length = values.shape
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    cells = values.new_zeros(batch, heads, kinds + 1, length)
-    cells.scatter_add_(2, pairs.long().unsqueeze(1).expand(values.shape), values)
-    return cells.sum((0, 3))[:, :kinds]

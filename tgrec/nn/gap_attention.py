@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tgrec.nn.attention import pair_attention
+from tgrec.nn.pair_attention import pair_attention
+from tgrec.nn.pair_cells import PairCells
 
 __all__ = ["gap_attention", "gap_bucket", "gap_pairs"]
 
@@ -43,7 +44,7 @@ def gap_bucket(seconds: Tensor, num_buckets: int = NUM_BUCKETS) -> Tensor:
     if not 1 <= num_buckets <= 255:
         raise ValueError(f"num_buckets must be 1 to 255, got {num_buckets}")
     # Sign, 11 bits of exponent (1023 for 2^0) and the first of 52 bits of fraction remain.
-    bits = seconds.double().view(torch.int64) >> 51
+    bits = seconds.double().view(torch.int64).bitwise_right_shift_(51)
     return bits.sub_(2 * 1023 - 1).clamp_(0, num_buckets - 1).to(torch.uint8)
 
 
@@ -80,17 +81,19 @@ def gap_pairs(
         raise TypeError(f"mask must be bool, got {mask.dtype}: use mask != 0")
     batch, length = mask.shape
     out = torch.empty(batch, length, length, dtype=torch.uint8, device=mask.device)
-    future = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu_(1)
+    # What is shut has the largest kind: a maximum of bytes takes a tenth of a masked fill.
+    padding = ~mask.unsqueeze(1) * out.new_full((), num_buckets)
+    future = out.new_full((length, length), num_buckets).triu_(1)
     step = max(1, _PAIRS_AT_A_TIME // max(1, length * length))
     if mask.is_cuda:
         step = max(1, batch)
     for start in range(0, batch, step):
         part = slice(start, start + step)
         gap = query_time[part, :, None] - key_time[part, None, :]
-        shut = ~mask[part, None, :]
         buckets = gap_bucket(gap if causal else gap.abs_(), num_buckets)
-        shut = shut | future if causal else shut
-        out[part] = buckets.masked_fill_(shut, num_buckets)
+        torch.maximum(buckets, padding[part], out=out[part])
+        if causal:
+            torch.maximum(out[part], future, out=out[part])
     return out
 
 
@@ -101,8 +104,6 @@ def gap_attention(
     pairs: Tensor,
     gap_table: Tensor,
     position_table: Tensor | None = None,
-    *,
-    dropout_p: float = 0.0,
 ) -> Tensor:
     """Attention with a learned bias per head for the time gap, and one for the distance.
 
@@ -117,23 +118,20 @@ def gap_attention(
         gap_table: Bias per bucket, [H, U] with U the `num_buckets` of `pairs`.
         position_table: Bias per distance in events, [H, P], or None; distances from P - 1 on
             share the last entry.
-        dropout_p: Share of the attention weights set to zero; on the CPU rounded to 1/256.
 
     Returns:
         [B, H, M, d]; zeros, with finite gradients, at queries with nothing to attend to.
 
     Raises:
-        ValueError: If shapes, dtypes or `dropout_p` do not fit.
+        ValueError: If shapes or dtypes do not fit.
     """
-    position_bias = None
+    both_sides, origin = position_table, 0
     if position_table is not None:
-        if position_table.dim() != 2 or position_table.size(0) != q.size(1):
-            raise ValueError(
-                f"position_table must be [{q.size(1)}, P], got {list(position_table.shape)}"
-            )
-        place = torch.arange(k.size(2), device=q.device)
-        asked = place[k.size(2) - q.size(2) :]
-        distance = (asked[:, None] - place).abs_().clamp_max_(position_table.size(1) - 1)
-        flat = position_table.index_select(1, distance.view(-1))
-        position_bias = flat.view(-1, *distance.shape)
-    return pair_attention(q, k, v, pairs, gap_table, position_bias, dropout_p=dropout_p)
+        if position_table.dim() != 2:
+            raise ValueError(f"position_table must be [H, P], got {list(position_table.shape)}")
+        origin = position_table.size(1) - 1
+        both_sides = torch.cat([position_table.flip(1)[:, :-1], position_table], dim=1)
+    places = 2 * origin + 1
+    return pair_attention(
+        q, k, v, PairCells(pairs, gap_table.size(-1), places, origin), gap_table, both_sides
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -12,15 +11,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tgrec.nn.gap_attention import NUM_BUCKETS
+from tgrec.nn.pair_cells import (
+    PairCells,
+    Tile,
+    add_to_cells,
+    biased_scores,
+    heads_apart,
+    heads_joined,
+)
 from tgrec.nn.transformer import Dropout
 
 __all__ = ["HSTUBlock", "HSTUEncoder", "silu_attention"]
 
 # SiLU and its derivative are exactly 0 here, in bf16 and fp32.
 _SHUT = -3e4
-# Queries of a tile, and pairs (of all heads) of one: what a CPU keeps in its cache. A tile of
-# early queries has no late keys, which saves more than a third of all pairs.
-_QUERIES, _PAIRS = 50, 1 << 19
 
 
 class HSTUEncoder(nn.Module):
@@ -45,6 +49,7 @@ class HSTUEncoder(nn.Module):
         num_buckets: int = NUM_BUCKETS,
     ) -> None:
         super().__init__()
+        self.max_len, self.num_buckets = max_len, num_buckets
         self.blocks = nn.ModuleList(
             HSTUBlock(d_model, n_heads, max_len, dropout, num_buckets) for _ in range(n_blocks)
         )
@@ -65,8 +70,9 @@ class HSTUEncoder(nn.Module):
         x = torch.where(mask.unsqueeze(2), x, torch.zeros((), dtype=x.dtype, device=x.device))
         # Vectors of items start small; the residual stream shall not (as in SequenceEncoder).
         x = self.drop(x * math.sqrt(x.size(2)))
+        cells = PairCells(pairs, self.num_buckets, self.max_len, causal=True)
         for layer, block in enumerate(self.blocks):
-            x = block(x, pairs, last and layer == len(self.blocks) - 1)
+            x = block(x, cells, last and layer == len(self.blocks) - 1)
         return x[:, -1] if last else x
 
 
@@ -100,13 +106,13 @@ class HSTUBlock(nn.Module):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, pairs: Tensor, last: bool = False) -> Tensor:
+    def forward(self, x: Tensor, cells: PairCells, last: bool = False) -> Tensor:
         """``x`` ``[B, L, D]`` to the same shape, or with ``last`` to ``[B, 1, D]``."""
         u, v, q, k = F.silu(self.uvqk(self.norm_in(x))).chunk(4, dim=2)
         if last:
-            x, u, q, pairs = (y[:, -1:] for y in (x, u, q, pairs))
+            x, u, q, cells = x[:, -1:], u[:, -1:], q[:, -1:], cells.last(1)
         q, k, v = (y.unflatten(2, (self.n_heads, -1)).transpose(1, 2) for y in (q, k, v))
-        mixed = silu_attention(q, k, v, pairs, self.gap_table, self.position_table, self.max_len)
+        mixed = silu_attention(q, k, v, cells, self.gap_table, self.position_table, self.max_len)
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         out: Tensor = x + self.out(self.drop(u * self.norm_out(mixed)))
         return out
@@ -116,12 +122,12 @@ def silu_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    pairs: Tensor,
+    cells: PairCells,
     gap_table: Tensor,
     position_table: Tensor,
     norm: float,
 ) -> Tensor:
-    r"""The causal attention of HSTU (Zhai et al., ICML 2024, arXiv 2402.17152, eq. 2).
+    r"""The attention of HSTU (Zhai et al., ICML 2024, arXiv 2402.17152, eq. 2).
 
     .. math:: y_i = \frac{1}{\text{norm}} \sum_{j \le i}
               \mathrm{SiLU}(q_i \cdot k_j + g_{\mathrm{bucket}(i, j)} + p_{i - j})\, v_j
@@ -130,109 +136,62 @@ def silu_attention(
         q: Queries, ``[B, H, M, d]``: those of the last M of the L positions.
         k: Keys, ``[B, H, L, d]``.
         v: Values, ``[B, H, L, d]``.
-        pairs: ``[B, M, L]`` uint8, the last M rows of what
-            :func:`tgrec.nn.gap_attention.gap_pairs` returns; U is a pair that must not attend.
+        cells: Of the pairs ``[B, M, L]``, causal.
         gap_table: Bias per bucket of the time gap, ``[H, U]``.
-        position_table: Bias per distance in events, ``[H, P]``; distances from P - 1 on share
-            the last entry.
+        position_table: Bias per distance in events, ``[H, P]``.
         norm: What the sum is divided by; a constant, so that padding changes nothing.
 
     Returns:
         ``[B, H, M, d]``, in the autocast dtype if autocast is on; 0 where nothing is attended to.
 
     Raises:
-        ValueError: If shapes or the dtype of ``pairs`` do not fit.
+        ValueError: If shapes do not fit.
     """
-    (batch, heads, queries, _), length = q.shape, k.size(2)
-    if k.shape != v.shape or k.shape[:2] != q.shape[:2] or queries > length:
-        shapes = [list(t.shape) for t in (q, k, v)]
-        raise ValueError(f"'q' needs [B, H, M, d], 'k' and 'v' [B, H, L, d], M <= L (got {shapes})")
-    if pairs.dtype != torch.uint8 or pairs.shape != (batch, queries, length):
-        raise ValueError(
-            f"'pairs' needs to be uint8 [{batch}, {queries}, {length}] (got {pairs.dtype} "
-            f"{list(pairs.shape)}); gap_pairs makes it"
-        )
-    for name, table in (("gap_table", gap_table), ("position_table", position_table)):
-        if table.dim() != 2 or table.size(0) != heads:
-            raise ValueError(f"'{name}' needs to be [{heads}, size] (got {list(table.shape)})")
+    cells.check(q, k, v)
+    table = cells.table(q.size(1), gap_table, position_table, _SHUT)
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    place = torch.arange(length, device=q.device)
-    distance = (place[length - queries :, None] - place).clamp_(0, position_table.size(1) - 1)
-    position = position_table.index_select(1, distance.view(-1)).view(heads, queries, length)
-    out = _SiLUAttention.apply(q, k, v, pairs, gap_table, position, norm)  # type: ignore[no-untyped-call]
+    out = _SiLUAttention.apply(q, k, v, table, cells.tiles, norm)  # type: ignore[no-untyped-call]
     return cast(Tensor, out)
 
 
-def _tiles(q: Tensor, length: int) -> Iterator[tuple[slice, slice, int]]:
-    """Users, queries and number of keys of tiles that cover every ``j <= i``; on CUDA of one."""
-    batch, heads, queries, _ = q.shape
-    rows = max(1, queries) if q.is_cuda else _QUERIES
-    users = max(1, batch if q.is_cuda else _PAIRS // max(1, heads * min(rows, queries) * length))
-    for user in range(0, batch, users):
-        for row in range(0, queries, rows):
-            stop = min(row + rows, queries)
-            yield slice(user, user + users), slice(row, stop), length - queries + stop
-
-
 class _SiLUAttention(torch.autograd.Function):
-    """Keeps the scores of every tile; the weights are made again in the backward pass."""
+    """Keeps scores and weights of every tile: to make the latter again takes as long as SiLU."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pairs: Tensor,
-        gap_table: Tensor,
-        position: Tensor,
-        norm: float,
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, table: Tensor, tiles: list[Tile], norm: float
     ) -> Tensor:
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        heads, out, scores = q.size(1), torch.empty_like(q), []
-        lookup = F.pad(gap_table, (0, 1), value=_SHUT).to(q.dtype)
-        position = position.to(q.dtype)
-        for users, rows, keys in _tiles(q, k.size(2)):
-            kinds = pairs[users, rows, :keys].long()
-            index = kinds.view(-1)
-            bias = [row.index_select(0, index).view_as(kinds) for row in lookup]
-            score = torch.stack(bias, dim=1).add_(position[:, rows, :keys]).flatten(0, 1)
-            seen = k[users, :, :keys].flatten(0, 1).transpose(1, 2)
-            score = score.baddbmm_(q[users, :, rows].flatten(0, 1), seen)
-            mixed = torch.bmm(F.silu(score), v[users, :, :keys].flatten(0, 1)).div_(norm)
-            out[users, :, rows] = mixed.unflatten(0, (-1, heads))
-            scores.append(score)
-        ctx.save_for_backward(q, k, v, pairs, gap_table, *scores)
-        ctx.norm, ctx.position = norm, position.shape
-        return out
+        heads, saved = q.size(1), list[Tensor]()
+        # [B, M, H, d] in memory: joining the heads afterwards is then a view.
+        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        q, k, v = heads_apart(q), heads_apart(k), heads_apart(v)
+        mixed, lookup = torch.empty_like(q), table.flatten(1).to(q.dtype)
+        for tile in tiles:
+            score = biased_scores(q, k, lookup, tile)
+            weight = F.silu(score)
+            torch.bmm(weight, tile.by_key(v), out=mixed[:, tile.rows])
+            saved += [score, weight]
+        ctx.save_for_backward(q, k, v, table, *saved)
+        ctx.tiles, ctx.norm = tiles, norm
+        out = out.transpose(1, 2)
+        return torch.div(heads_joined(mixed, heads), norm, out=out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, pairs, gap_table, *scores = ctx.saved_tensors
-        heads, buckets = gap_table.shape
-        wide = torch.promote_types(q.dtype, torch.float32)
-        grad, dq = grad.div(ctx.norm).to(q.dtype).contiguous(), torch.empty_like(q)
-        dk, dv = torch.zeros(2, *k.shape, dtype=wide, device=k.device)
-        to_gap = torch.zeros(heads, buckets + 1, dtype=wide, device=k.device)
-        to_position = torch.zeros(ctx.position, dtype=wide, device=k.device)
-        for (users, rows, keys), score in zip(_tiles(q, k.size(2)), scores, strict=True):
-            g, asked = grad[users, :, rows].flatten(0, 1), q[users, :, rows].flatten(0, 1)
-            seen, values = (x[users, :, :keys].flatten(0, 1) for x in (k, v))
-            weight = F.silu(score)
+        q, k, v, table, *saved = ctx.saved_tensors
+        heads, grad = grad.size(1), heads_apart(grad.div(ctx.norm))
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        to_table = torch.zeros_like(table.flatten(1))
+        for tile, score, weight in zip(ctx.tiles, saved[::2], saved[1::2], strict=True):
+            g, values = tile.by_row(grad), tile.by_key(v)
             to_score = torch.bmm(g, values.transpose(1, 2))
             to_score = torch.ops.aten.silu_backward(to_score, score)
-            dq[users, :, rows] = torch.bmm(to_score, seen).unflatten(0, (-1, heads))
-            for total, left, right in ((dv, weight, g), (dk, to_score, asked)):
-                part = torch.bmm(left.transpose(1, 2), right)
-                total[users, :, :keys] += part.unflatten(0, (-1, heads))
-            of_heads = to_score.to(wide).unflatten(0, (-1, heads))
-            to_position[:, rows, :keys] += of_heads.sum(0)
-            # One cell per query and kind: with one per kind, all would wait for the same few.
-            cells = of_heads.new_zeros(*of_heads.shape[:3], buckets + 1)
-            index = pairs[users, rows, :keys].long().unsqueeze(1).expand(of_heads.shape)
-            to_gap += cells.scatter_add_(3, index, of_heads).sum((0, 2))
-        to_gap = to_gap[:, :buckets].to(gap_table.dtype)
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, to_gap, to_position, None
+            torch.bmm(to_score, tile.by_key(k), out=dq[:, tile.rows])
+            dk[:, : tile.keys].baddbmm_(to_score.transpose(1, 2), tile.by_row(q))
+            dv[:, : tile.keys].baddbmm_(weight.transpose(1, 2), g)
+            add_to_cells(to_table, to_score, tile)
+        to_inputs = (heads_joined(x, heads) for x in (dq, dk, dv))
+        return *to_inputs, to_table.view_as(table), None, None

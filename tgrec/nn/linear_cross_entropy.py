@@ -45,6 +45,7 @@ def linear_cross_entropy(
     scale: float | Tensor = 1.0,
     chunk: int | None = None,
     dtype: torch.dtype | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
     r"""Sum over rows of ``logsumexp(z) - z[target]`` with ``z = scale * hidden @ weight.T + bias``.
 
@@ -71,6 +72,9 @@ def linear_cross_entropy(
             fill a CUDA device.
         dtype: torch.bfloat16, torch.float32 or torch.float64; None means bfloat16 under an autocast
             to it, else float32 (float64 if `hidden` is).
+        kept: Rows that count, bool [R], or None for all: the others cost as much and add nothing to
+            loss and gradients. It is for devices on which the number of rows must not depend on
+            data; elsewhere fewer rows are cheaper.
 
     Returns:
         The sum over rows, a scalar, float32 (float64 if `dtype` is float64). Zero, with zero
@@ -82,13 +86,17 @@ def linear_cross_entropy(
     """
     dtype = autocast_dtype(hidden) if dtype is None else dtype
     check_rows(hidden, weight, target, bias, target_bias, chunk, dtype)
+    if kept is not None and (kept.dtype != torch.bool or kept.shape != target.shape):
+        raise ValueError(
+            f"kept must be bool [{target.numel()}], got {kept.dtype} {list(kept.shape)}"
+        )
     pad = 0
     if chunk is None:
         chunk, pad = default_chunk(hidden, weight, dtype)
     if isinstance(scale, Tensor) or scale != 1.0:
         hidden = hidden * scale
     biases = (bias, target_bias)
-    args = (hidden, weight, target, *biases, chunk, pad, dtype, torch.is_grad_enabled())
+    args = (hidden, weight, target, *biases, kept, chunk, pad, dtype, torch.is_grad_enabled())
     return cast(Tensor, _LinearCrossEntropy.apply(*args))  # type: ignore[no-untyped-call]
 
 
@@ -158,6 +166,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         target: Tensor,
         bias: Tensor | None,
         target_bias: Tensor | None,
+        kept: Tensor | None,
         chunk: int,
         pad: int,
         dtype: torch.dtype,
@@ -166,7 +175,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted = grad_enabled and any(ctx.needs_input_grad)
         with torch.autocast(hidden.device.type, enabled=False):
             loss, *grads = _chunked(
-                hidden, weight, target, bias, target_bias, chunk, pad, dtype, wanted
+                hidden, weight, target, bias, target_bias, kept, chunk, pad, dtype, wanted
             )
         if wanted:
             ctx.save_for_backward(*grads)
@@ -188,7 +197,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             out_bias = (d_table[channels] * grad).to(ctx.dtypes[2])
         if need_target:
             out_target = (d_target * grad).to(ctx.dtypes[3])
-        return out_hidden, out_weight, None, out_bias, out_target, None, None, None, None
+        return out_hidden, out_weight, None, out_bias, out_target, *(None,) * 5
 
 
 def _chunked(
@@ -197,6 +206,7 @@ def _chunked(
     target: Tensor,
     bias: Tensor | None,
     target_bias: Tensor | None,
+    kept: Tensor | None,
     chunk: int,
     pad: int,
     dtype: torch.dtype,
@@ -212,6 +222,7 @@ def _chunked(
     if pad:  # rows of zeros: they add nothing to a gradient, and are left out of the loss below
         rows_x, target = F.pad(rows_x, (0, 0, 0, pad)), F.pad(target, (0, pad))
         target_logit = F.pad(target_logit, (0, pad))
+        kept = None if kept is None else F.pad(kept, (0, pad))
     rows_b, weight_b, table_b = rows_x.to(dtype), weight_x.to(dtype), table.to(dtype).t()
 
     total = (bound - bound).to(exact)  # zero, or NaN if anything is NaN or infinite
@@ -235,12 +246,16 @@ def _chunked(
         offset = top.to(exact).view(-1)
         normaliser = rest + torch.exp2(target_logit[part] - offset)
         lost = torch.log2(normaliser) + offset - target_logit[part]
+        inverse = normaliser.reciprocal()
+        if kept is not None:
+            lost, inverse = lost * kept[part], inverse * kept[part]
+            rest = rest * kept[part]
         total += lost[: rows - start].sum() * LN2
         torch.div(rest, normaliser, out=d_target[part]).neg_()
         if d_hidden is None or d_table is None:
             continue
         energy.index_put_(index, -rest.to(dtype))
-        inverse = normaliser.reciprocal().unsqueeze(1)
+        inverse = inverse.unsqueeze(1)
         torch.mul(torch.mm(energy, weight_b), inverse, out=d_hidden[part])
         d_table += torch.mm((rows_x[part] * (LN2 * inverse)).to(dtype).t().contiguous(), energy)
     return total, None if d_hidden is None else d_hidden[:rows], d_table, d_target[:rows]

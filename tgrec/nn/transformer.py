@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tgrec.nn import dropout as random_bytes
-from tgrec.nn.attention import padded_attention, pair_attention
+from tgrec.nn.attention import padded_attention
+from tgrec.nn.pair_attention import pair_attention
+from tgrec.nn.pair_cells import PairCells
 
 Positions = Literal["learned", "sinusoidal", "relative"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -90,6 +92,11 @@ class DistanceBias(nn.Module):
         index = place - place[length - queries :].unsqueeze(1) + self.bias.size(1) // 2
         return self.bias[:, index]
 
+    def by_distance(self, causal: bool) -> Tensor:
+        """``[H, P]``, by ``i - j`` from 0 (if not ``causal`` from ``1 - L``) to ``L - 1``."""
+        length = self.bias.size(1) // 2 + 1
+        return (self.bias[:, :length] if causal else self.bias).flip(1)
+
 
 class Projections(nn.Module):
     """What blocks share: the norm before attention, and the maps into it and out of it."""
@@ -127,11 +134,12 @@ class Projections(nn.Module):
         k, v = self._split(F.linear(n, to_kv, bias_kv))
         return q, k, v
 
-    def _split(self, x: Tensor) -> Tensor:
-        """``[B, L, P D]`` of P projections to ``[P, B, H, L, D / H]``."""
+    def _split(self, x: Tensor) -> list[Tensor]:
+        """``[B, L, P D]`` to the P projections, ``[B, H, L, D / H]`` each."""
         channels = self.out.in_features
         x = x.view(*x.shape[:2], -1, self.n_heads, channels // self.n_heads)
-        return x.permute(2, 0, 3, 1, 4)
+        # Unbound where they lie, so that the gradients are joined by one copy.
+        return [y.transpose(1, 2) for y in x.unbind(2)]
 
 
 class Block(Projections):
@@ -270,9 +278,10 @@ class SequenceEncoder(nn.Module):
         # Item vectors start small, since they also score; as inputs they are scaled up (Vaswani et
         # al., section 3.4). Without it, training rests on the level of popularity for epochs.
         x = self.drop(x * math.sqrt(x.size(2)) + self.positions(x.size(1)))
+        cells = None if pairs is None else self.cells(pairs)
         for layer, block in enumerate(self.blocks):
             only_last = last and layer == len(self.blocks) - 1
-            attend = self.attention(layer, mask, pairs)
+            attend = self.attention(layer, mask, cells)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, attend, only_last, use_reentrant=False)
             else:
@@ -280,19 +289,28 @@ class SequenceEncoder(nn.Module):
         out: Tensor = self.norm(x[:, -1] if last else x)
         return out
 
-    def attention(self, layer: int, mask: Tensor, pairs: Tensor | None) -> Attend:
+    def cells(self, pairs: Tensor) -> PairCells:
+        """Of kinds of pairs as :meth:`forward` takes them, for the attention of all blocks."""
+        kinds = 1 if self.pair_bias is None else self.pair_bias.size(2)
+        length = self.positions.table.size(0)
+        places, origin = (1, 0) if self.distance is None else (2 * length - 1, length - 1)
+        if self.causal and self.distance is not None:
+            places, origin = length, 0
+        return PairCells(pairs, kinds, places, origin, self.causal)
+
+    def attention(self, layer: int, mask: Tensor, cells: PairCells | None) -> Attend:
         """The attention of one block, as a function of q, k and v (see :class:`Block`)."""
         distance = None if self.distance is None else self.distance[layer]
+        assert distance is None or isinstance(distance, DistanceBias)
         table = None if self.pair_bias is None else self.pair_bias[layer]
-        if table is None and pairs is not None:
-            table = pairs.new_zeros(self.n_heads, 1, dtype=torch.float32)
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            near = None if distance is None else distance(q.size(2), k.size(2))
-            if table is None or pairs is None:
+            if cells is None:
+                near = None if distance is None else distance(q.size(2), k.size(2))
                 return padded_attention(q, k, v, mask, near, causal=self.causal)
-            asked = pairs[:, k.size(2) - q.size(2) :]
-            return pair_attention(q, k, v, asked, table, near, causal=self.causal)
+            kinds = q.new_zeros(self.n_heads, 1, dtype=torch.float32) if table is None else table
+            by_distance = None if distance is None else distance.by_distance(self.causal)
+            return pair_attention(q, k, v, cells.last(q.size(2)), kinds, by_distance)
 
         return attend
 

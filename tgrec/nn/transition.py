@@ -101,12 +101,17 @@ class TransitionTable(nn.Module):
             return self.column.new_zeros(rows, self.num_items)
         self._check_filled()
         row, weight = gap_class * self.num_items + item, weight.float()
-        if self._dense is None and 4 * self.mass.numel() * self.num_items <= DENSE_BYTES:
+        if self._dense is None and self.fits_dense:
             self._dense = self._make_dense()
         if self._dense is None:
             return self._add_up(row, weight)
         with torch.autocast(item.device.type, enabled=False):
             return F.embedding_bag(row, self._dense, per_sample_weights=weight, mode="sum")
+
+    @property
+    def fits_dense(self) -> bool:
+        """Whether whole rows are read; then no shape depends on which rows they are."""
+        return 4 * self.mass.numel() * self.num_items <= DENSE_BYTES
 
     def _check_filled(self) -> None:
         if self._filled:
@@ -151,8 +156,10 @@ class TransitionTable(nn.Module):
         return out.view(row.size(0), self.num_items)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._dense = None  # it is made again where the table has moved to
+        before = self.value
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if (self.value.device, self.value.dtype) != (before.device, before.dtype):
+            self._dense = None  # it is made again where the table has moved to
         return moved
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -19,6 +19,7 @@ from tgrec.models.io import load_model, save_model
 from tgrec.sampler import EventIndex
 from tgrec.testing._subject import TRACKS, ModelCheckError, Subject, explained, require, score
 from tgrec.testing._training import check_gradients, check_learns, check_loss_sees_no_answer
+from tgrec.testing.static_step import check_static_step
 from tgrec.testing.toy import noise_graph, scramble_future
 from tgrec.training.evaluate import evaluate
 
@@ -53,6 +54,8 @@ def check_model(model_class: type[RecModel], **kwargs: Any) -> None:
       histories than from single events, in no part of ``loss_terms``, so that its loss does not
       read its own answers.
     * ``save_model`` and ``load_model`` give equal scores; ``config`` is JSON.
+    * If it says :attr:`RecModel.static_step`, its code for CUDA reads nothing back, does the same
+      whatever the values are, and has the loss and the gradients of the code for the CPU.
     * It learns what :attr:`RecModel.learns` says: ``order`` the next item on a cycle (HR@1 = 1),
       ``pairs`` the block of a user on a block graph, ``popularity`` the order of counts.
 
@@ -73,6 +76,7 @@ def check_model(model_class: type[RecModel], **kwargs: Any) -> None:
         check_batches(model, split)
         check_future(model, split)
         check_saving(model, split)
+        check_static_step(subject.name, model, split)
         check_loss_sees_no_answer(subject)
         check_learns(subject)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tgrec.data import RecBatch, Split
+from tgrec.data import Split
 from tgrec.data.files import make_folder, write_text
 from tgrec.loader import SeedLoader
 from tgrec.metrics import NanScoreError
@@ -27,11 +27,15 @@ from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, s
 from tgrec.training.distill import TaughtLoader, Teacher
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
-from tgrec.training.parts import examples_of, parts_of
+from tgrec.training.graphed_step import GraphedStep, graphed
+from tgrec.training.optimizer import adam, set_rate
+from tgrec.training.parts import examples_of
 from tgrec.training.progress import Clock, ProgressLine
 from tgrec.training.result import FitResult
-from tgrec.training.settings import TrainSettings, autocast, check_device
+from tgrec.training.settings import TrainSettings, check_device
+from tgrec.training.step import TrainStep
 from tgrec.training.stop import NotFiniteError, stop_signals
+from tgrec.training.tally import NotANumberError
 from tgrec.training.trackers import Tracker
 
 HISTORY = "history.jsonl"
@@ -60,7 +64,8 @@ def fit(
     Args:
         model: From ``from_graph(split.train)``. Models without parameters are returned as they are,
             and have nothing to ``resume``.
-        split: Histories for training come from ``split.train`` only.
+        split: Histories for training come from ``split.train`` only. Where ``split.val`` is empty
+            (:meth:`Split.with_validation`), ``settings.stop_after`` says when the weights are good.
         settings: How; ``overrides`` change single values, as in ``fit(model, split, epochs=5)``.
         folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
         resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped.
@@ -72,8 +77,8 @@ def fit(
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
-        ValueError: If there is nothing to train on or to resume, no such device, or checkpoint or
-            teacher do not fit.
+        ValueError: If there is nothing to train on, to choose by or to resume, no such device, or
+            checkpoint or teacher do not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
     if not (tracker is None or callable(tracker)):
@@ -90,6 +95,11 @@ def fit(
                 f"every time; leave it out"
             )
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
+    if not len(split.val) and settings.stop_after is None:
+        raise ValueError(
+            "'split.val' is empty, so that no epoch can be chosen: give targets to validate on, or "
+            "say after how many epochs to end (stop_after=)"
+        )
     keep_freed_memory()
     model.to(device)
     workers = start_workers(device)
@@ -104,7 +114,7 @@ def fit(
     with stop_signals() as stop_asked, line:
         stopped = _run(loop, line, stop_asked, after_epoch)
     loop.restore_best()
-    if stopped != "interrupted":
+    if stopped != "interrupted" and len(split.val):
         loop.choose(show and workers.is_main)
     return loop.result(stopped)
 
@@ -119,7 +129,7 @@ def _run(
     def should_stop() -> bool:
         return loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
 
-    while progress.epoch < settings.epochs and progress.waited < settings.patience:
+    while progress.epoch < settings.last_epoch and progress.waited < settings.patience:
         # Between epochs too: an epoch may be a single step.
         finished = not should_stop() and loop.train_epoch(line, should_stop)
         progress.seconds = clock()
@@ -127,7 +137,8 @@ def _run(
             loop.save()
             return "interrupted"
         entry = loop.close_epoch()
-        if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
+        due = progress.epoch % settings.eval_every == 0 or progress.epoch == settings.last_epoch
+        if due and len(loop.split.val):
             entry |= loop.validate(clock)
         entry["seconds"] = round(clock(), 3)
         progress.seconds = clock()
@@ -146,8 +157,9 @@ class _Loop:
     """The state of one run."""
 
     model: RecModel
-    terms: nn.Module
     optimizer: torch.optim.Optimizer
+    step: TrainStep
+    graphed: GraphedStep | None  # the same, recorded, where that can be done
     split: Split
     settings: TrainSettings
     workers: Workers
@@ -156,7 +168,7 @@ class _Loop:
     full_index: EventIndex
     steps_per_epoch: int
     progress: Progress = field(default_factory=Progress)
-    counted: Tensor | None = None  # predictions in the gradients so far, None after a step
+    rate: float = 0.0  # of the last update
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     tracker: Tracker | None = None
@@ -172,14 +184,18 @@ class _Loop:
         teacher: Teacher | None,
     ) -> _Loop:
         device = torch.device(settings.device)
-        loader = SeedLoader(EventIndex(split.train, device), model.sampling, settings.track)
+        index = EventIndex(split.train, device)
+        loader = SeedLoader(index, model.sampling, settings.track, steady=settings.on_cuda)
         if teacher is not None:
             loader = TaughtLoader(**vars(loader), teacher=teacher, amp=settings.amp)
         _, steps = examples_of(loader, settings, workers, epoch=0)
+        optimizer = adam(model, settings)
+        step = TrainStep(model, wrap(model, workers, teacher), optimizer, settings, workers)
         return cls(
             model=model,
-            terms=wrap(model, workers, teacher),
-            optimizer=_adam(model, settings),
+            optimizer=optimizer,
+            step=step,
+            graphed=graphed(step, teacher is not None),
             split=split,
             settings=settings,
             workers=workers,
@@ -195,66 +211,46 @@ class _Loop:
 
     def train_epoch(self, line: ProgressLine, should_stop: Callable[[], bool]) -> bool:
         """The rest of the epoch under way; False if it was interrupted."""
-        settings, progress, workers = self.settings, self.progress, self.workers
+        settings, progress = self.settings, self.progress
         started = time.perf_counter()
         self.model.train()
         self.model.start_epoch(progress.epoch, settings.epochs)
+        if self.graphed is not None:
+            self.graphed.start_epoch()
+        tally = self.step.tally
+        tally.start(progress.step, progress.sums, progress.counts)
+        try:
+            finished = self._take_steps(line, should_stop)
+            progress.sums, progress.counts = tally.read()
+        except NotANumberError as error:
+            where = f"epoch {progress.epoch + 1}, step {error.step} of {self.steps_per_epoch}"
+            self._fail(f"{error} at {where}")
+        progress.train_seconds += time.perf_counter() - started
+        return finished
+
+    def _take_steps(self, line: ProgressLine, should_stop: Callable[[], bool]) -> bool:
+        settings, progress, workers = self.settings, self.progress, self.workers
         seeds, self.steps_per_epoch = examples_of(self.loader, settings, workers, progress.epoch)
         batches = self.loader.train_batches(
             seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
             workers.rank, workers.world_size,
         )  # fmt: skip
         for batch in batches:
-            sums, counts = self._step(batch)
+            last = progress.step + 1 == self.steps_per_epoch
+            due = last or (progress.step + 1) % settings.accumulate == 0
+            if due:
+                step = progress.epoch * self.steps_per_epoch + progress.step
+                self.rate = settings.lr_at(step, settings.epochs * self.steps_per_epoch)
+                set_rate(self.optimizer, self.rate)
+            if self.graphed is None:
+                self.step(batch, due)
+            else:
+                self.graphed(batch)
             progress.step += 1
-            progress.sums = _add(progress.sums, sums)
-            progress.counts = _add(progress.counts, counts)
             line.step_done(progress)
-            last = progress.step == self.steps_per_epoch
-            if not last and progress.step % settings.accumulate == 0 and should_stop():
-                progress.train_seconds += time.perf_counter() - started
+            if due and not last and should_stop():
                 return False
-        progress.train_seconds += time.perf_counter() - started
         return True
-
-    def _step(self, batch: RecBatch) -> tuple[list[float], list[float]]:
-        """Gradients of one batch, and the optimizer's step where it is due."""
-        settings, progress = self.settings, self.progress
-        where = f"epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps_per_epoch}"
-        parts = parts_of(batch, settings, self.workers)
-        sums, counts = zip(*[self._add_gradients(part, where) for part in parts], strict=True)
-        last = progress.step + 1 == self.steps_per_epoch
-        if last or (progress.step + 1) % settings.accumulate == 0:
-            self.counted = None
-            if settings.clip:
-                norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-                if not torch.isfinite(norm):
-                    self._fail(f"the gradient is not finite at {where}")
-            step = progress.epoch * self.steps_per_epoch + progress.step
-            for group in self.optimizer.param_groups:
-                group["lr"] = settings.lr_at(step, settings.epochs * self.steps_per_epoch)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack(sums).sum(0).tolist(), torch.stack(counts).sum(0).tolist()
-
-    def _add_gradients(self, batch: RecBatch, where: str) -> tuple[Tensor, Tensor]:
-        """Gradients of one part of a step; returns its sums and counts over all processes."""
-        workers, before = self.workers, self.counted
-        with autocast(self.settings):
-            sums, counts = self.terms(batch)
-        total = workers.total(counts.detach())
-        self.counted = total.sum() if before is None else before + total.sum()
-        count = self.counted.clamp(min=1)
-        # DistributedDataParallel averages gradients; the loss is a sum over the global count.
-        loss = sums.sum() / count * workers.world_size
-        if not torch.isfinite(workers.total(loss.detach())):
-            self._fail(f"the loss is {loss.item()} at {where}")
-        if before is not None:  # the gradients so far were means over fewer predictions
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(before / count)
-        loss.backward()
-        return workers.total(sums.detach().double()), total.double()
 
     def _fail(self, what: str) -> NoReturn:
         self.restore_best()
@@ -278,7 +274,7 @@ class _Loop:
         entry: dict[str, Any] = {"epoch": progress.epoch, "loss": loss}
         if len(losses) > 1:
             entry["losses"] = losses
-        entry["lr"] = self.optimizer.param_groups[0]["lr"]
+        entry["lr"] = self.rate
         return entry | self.model.monitor()
 
     def validate(self, clock: Callable[[], float]) -> dict[str, Any]:
@@ -340,9 +336,11 @@ class _Loop:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share.
 
-        It may wait longer, and train longer unless the learning rate falls towards the last epoch.
+        It may wait longer, and train longer unless the learning rate falls towards the last epoch,
+        and its steps need not be recorded as CUDA graphs.
         """
-        free = {"patience"} if self.settings.lr_decay == "cosine" else {"patience", "epochs"}
+        free = {"patience", "stop_after", "cuda_graphs"}
+        free |= {"epochs"} if self.settings.lr_decay != "cosine" else set()
         settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
         config = {f"model.{k}": v for k, v in self.model.config.items()}
         about: dict[str, Any] = {
@@ -375,20 +373,3 @@ class _Loop:
             stopped=stopped,
             history=self.history,
         )
-
-
-def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW in one fused kernel; without weight decay it is Adam."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        fused=settings.device != "mps",
-    )
-
-
-def _add(total: list[float], part: list[float]) -> list[float]:
-    return [a + b for a, b in zip(total, part, strict=True)] if total else part
