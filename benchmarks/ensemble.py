@@ -21,7 +21,7 @@ from tgrec.datasets import BOARDS, DatasetNotFound, checksum, load_board
 from tgrec.loader import Track
 from tgrec.models import MODELS, Ensemble, load_model
 from tgrec.training import RankedRun, RunRecord, check_device, evaluate, read_run, record_run
-from tgrec.training.record import command_line, environment
+from tgrec.training.record import REFIT, command_line, environment, run_identity
 
 
 def main() -> None:
@@ -83,6 +83,11 @@ def check_members(members: Mapping[Path, RankedRun], given: int) -> None:
             f"needed, whose boards have one domain"
         )
     for folder, member in members.items():
+        if member.record.variant == REFIT:
+            raise ValueError(
+                f"{folder} is a {REFIT}, and an ensemble is asked on validation too; give the runs "
+                f"that were not"
+            )
         if member.record.model not in MODELS:
             raise ValueError(
                 f"{folder} is a run of {member.record.model!r}; only models of {list(MODELS)} can "
@@ -108,7 +113,7 @@ def ask(ensemble: Ensemble, split: Split, members: list[RunRecord], device: str)
         checksum=about.checksum,
         model=f"ensemble of {len(members)} {' + '.join(names)}",
         settings={
-            "members": sorted(map(identity, members)),
+            "members": sorted(map(run_identity, members)),
             "val": chosen.metrics()["full"]["NDCG@10"],
         },
         parameters=sum(member.parameters for member in members),
@@ -121,11 +126,6 @@ def ask(ensemble: Ensemble, split: Split, members: list[RunRecord], device: str)
         **environment(),
     )
     return RankedRun(record, tested.ranks, tested.targets.user, tested.groups)
-
-
-def identity(member: RunRecord) -> str:
-    """What tells a run from all others: its model and seed, on which code and when."""
-    return f"{member.model} seed {member.seed}, {member.commit}, {member.date}"
 
 
 if __name__ == "__main__":

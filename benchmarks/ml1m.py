@@ -3,6 +3,7 @@
     python benchmarks/ml1m.py --model tgt_bert4rec
     python benchmarks/ml1m.py --models popularity markov sasrec --board ml1m-time
     python benchmarks/ml1m.py --model my_model.py:MyModel --dataset simulated
+    python benchmarks/ml1m.py --model sasrec --refit runs/sasrec-ml1m-loo-T1-seed0
 
 Without MovieLens-1M and without a network it says so and runs on simulated data. What stands on
 each board and how it is measured: benchmarks/README.md.
@@ -22,8 +23,15 @@ import torch
 import tyro
 from find_model import find_model, near
 from golden import golden_of
-from ml1m_options import Options, check_flags, in_words, model_settings, train_settings
-from saved import load_teacher, load_weights, saved_config
+from ml1m_options import (
+    Options,
+    as_the_run,
+    check_flags,
+    in_words,
+    model_settings,
+    train_settings,
+)
+from saved import is_refit, load_teacher, load_weights, saved_config
 from terminal import RANK, end_with_summary, say, spell_out
 
 from tgrec.cli.flags import refuse_repeated
@@ -33,6 +41,7 @@ from tgrec.models import MODELS, RecModel
 from tgrec.models.io import parameters_digest
 from tgrec.training import (
     RankedRun,
+    Refit,
     Task,
     Teacher,
     TrainingInterrupted,
@@ -44,6 +53,7 @@ from tgrec.training import (
     latest_folder,
     new_folder,
     permute_ties,
+    read_refit,
     record_run,
     run,
 )
@@ -69,6 +79,7 @@ class Planned:
     settings: TrainSettings
     folder: Path | None  # of the run to resume
     teacher: Teacher | None = None
+    refit: Refit | None = None
     variant: str = ""  # label of the record
     further: Mapping[str, Any] = field(default_factory=dict)  # settings for the record
 
@@ -79,13 +90,19 @@ def run_all(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
     if not options.model:
         raise ValueError(f"--model needs at least one of {list(MODELS)} or FILE.py:CLASS")
     classes = [find_model(name) for name in options.model]
+    refit = None if options.refit is None else read_refit(options.refit)
+    if refit is not None:
+        options = as_the_run(options, words, refit.record)
     check_flags(options, classes)
     check_device(options.device)
     task = load_task(options)
     say(f"board {task.board}, track {options.track}, data: {task.data}")
     # All of them before the first is trained: an hour later is no time to find a typing error.
     teacher = load_teacher(options.teacher, task, options.distill_at, options.distill_weight)
-    planned = [taught(plan(options, task, *model), teacher, options) for model in classes]
+    if refit is not None:
+        planned = [plan_refit(options, task, *classes[0], refit)]
+    else:
+        planned = [taught(plan(options, task, *model), teacher, options) for model in classes]
     runs = []
     for number, one in enumerate(planned, start=1):
         try:
@@ -122,7 +139,33 @@ def plan(options: Options, task: Task, name: str, cls: type[RecModel]) -> Planne
     folder = latest_folder(options.out, label) if options.resume else None
     # What starts from other weights, or only asks them, is no run like those from scratch.
     further = {} if options.weights is None else {"weights": parameters_digest(model.state_dict())}
+    if options.weights is not None and is_refit(saved := saved_config(options.weights)):
+        if not options.eval_only:
+            raise ValueError(
+                f"--weights: {options.weights} was trained on the events of validation too, by "
+                f"which this run would be chosen; use --eval-only, or the run that it was made from"
+            )
+        further["refit_of"] = saved["refit_of"]
     return Planned(name, label, model, settings, folder, further=further)
+
+
+def plan_refit(
+    options: Options, task: Task, name: str, cls: type[RecModel], refit: Refit
+) -> Planned:
+    """The model of a run, built anew of the events of train and validation; writes nothing."""
+    run = refit.record
+    if name != run.model or len(options.model) > 1:
+        raise ValueError(
+            f"--refit: {options.refit} is a run of {run.model!r}; give --model {run.model} alone"
+        )
+    if run.checksum != task.checksum:
+        raise ValueError(f"--refit: the data of {options.refit} are others than these; use --root")
+    torch.manual_seed(options.seed)
+    model = cls.from_graph(task.fitted_on(True).train, **refit.config)
+    settings = dataclasses.replace(refit.settings, device=options.device)
+    label = f"{name}-{task.board}-{options.track}-seed{options.seed}-refit"
+    folder = latest_folder(options.out, label) if options.resume else None
+    return Planned(name, label, model, settings, folder, refit=refit)
 
 
 def taught(one: Planned, teacher: Teacher | None, options: Options) -> Planned:
@@ -139,26 +182,28 @@ def taught(one: Planned, teacher: Teacher | None, options: Options) -> Planned:
 
 def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
     """Trains and measures one model; None in the further processes of torchrun."""
-    model, settings = one.model, one.settings
+    model, settings, fitted_on = one.model, one.settings, task.fitted_on(one.refit is not None)
     if RANK > 0:  # one of torchrun's further processes trains with the others and leaves no trace
         if options.eval_only:
             return None
         result = fit(
-            model, task.split, settings, folder=one.folder, show=False, teacher=one.teacher,
+            model, fitted_on, settings, folder=one.folder, show=False, teacher=one.teacher,
             resume=options.resume and model.num_parameters() > 0,
         )  # fmt: skip
         result.check_finished(settings.metric)
         return None
     folder = one.folder or new_folder(options.out, one.label)
-    parameters, events = model.num_parameters(), task.split.train.num_events
+    parameters, events = model.num_parameters(), fitted_on.train.num_events
     say(f"{one.name}: {parameters:,} parameters, {events:,} training events, run folder {folder}")
     ranked = run(one.name, model, task, settings, folder, resume=options.resume,
                  train=not options.eval_only, extra={"options": in_words(options)},
-                 further_settings=one.further, teacher=one.teacher)  # fmt: skip
-    labelled = dataclasses.replace(ranked.record, variant=one.variant)
-    ranked = dataclasses.replace(ranked, record=labelled)
+                 further_settings=one.further, teacher=one.teacher,
+                 refit=one.refit)  # fmt: skip
+    if one.variant:
+        labelled = dataclasses.replace(ranked.record, variant=one.variant)
+        ranked = dataclasses.replace(ranked, record=labelled)
     if options.tie_audit:
-        audit_ties(one.name, model, task, settings, folder)
+        audit_ties(one, task, folder)
     if options.record is not None:
         record_run(options.record, ranked)
     return ranked
@@ -188,21 +233,21 @@ def load_task(options: Options) -> Task:
     return Task(board.tag, data, checksum(graph), board.split(graph), board.remove_seen)
 
 
-def audit_ties(
-    name: str, model: RecModel, task: Task, settings: TrainSettings, folder: Path
-) -> None:
+def audit_ties(one: Planned, task: Task, folder: Path) -> None:
     """NDCG@10 with the order inside ties permuted, 5 draws, printed and kept in the run folder.
 
     Weights and targets stay; models that only count are also split and counted anew after all
     ties were permuted, the targets' own included.
     """
+    model, settings = one.model, one.settings
     kinds = {
         "order in ties of the history permuted": [(model, s) for s in audited_splits(task.split)]
     }
     if model.num_parameters() == 0:
         anew = [BOARDS[task.board].split(permute_ties(task.split.graph, seed)) for seed in range(5)]
         kinds["split and counted anew after permuting"] = [
-            (type(model).from_graph(split.train), split) for split in anew
+            (type(model).from_graph((split.with_validation() if one.refit else split).train), split)
+            for split in anew
         ]
     audit = {}
     for kind, pairs in kinds.items():
@@ -213,7 +258,7 @@ def audit_ties(
         ]  # fmt: skip
         audit[kind] = [evaluation.metrics()["full"]["NDCG@10"] for evaluation in measured]
         low, high, mean = min(audit[kind]), max(audit[kind]), sum(audit[kind]) / len(audit[kind])
-        say(f"tie audit of {name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})")
+        say(f"tie audit of {one.name}, {kind}: NDCG@10 {mean:.4f} ({low:.4f} to {high:.4f})")
     write_text(folder / "tie_audit.json", json.dumps(audit, indent=2) + "\n")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 from golden import Golden
 
+from tgrec.cli.flags import given_flags
 from tgrec.loader import Track
 from tgrec.models import RecModel
 from tgrec.nn.transformer import Positions
-from tgrec.training import Task, TrainSettings
+from tgrec.training import RunRecord, Task, TrainSettings
 
 Dataset = Literal["auto", "ml1m", "ml100k", "simulated"]
 
@@ -47,6 +49,8 @@ class Options:
     """Start from a saved model: a run folder, or its 'model' folder."""
     eval_only: bool = False
     """Do not train; needs --weights for models that learn."""
+    refit: Path | None = None
+    """Train what a finished run trained anew, on train and validation: its folder."""
     teacher: tuple[Path, ...] = ()
     """Learn from saved models of this board too, of any track; several are asked as an ensemble."""
     distill_at: Literal["end", "all"] | None = None
@@ -157,6 +161,22 @@ def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> 
             raise ValueError(f"--{flag}: --eval-only trains nothing; leave one of them out")
     if options.weights is not None and len(classes) > 1:
         raise ValueError(f"--weights belongs to one model (got {len(classes)} models)")
+
+
+# What may be said of a refit: it has the settings, the board, the track and the seed of its run.
+OF_A_REFIT = {"model", "dataset", "root", "out", "record", "device", "resume", "refit", "tie_audit"}
+
+
+def as_the_run(options: Options, words: Sequence[str], run: RunRecord) -> Options:
+    """The options of a refit with what its run says; raises for what would be another training."""
+    for flag in given_flags(words, Options):
+        asked, had = getattr(options, flag), vars(run).get("protocol" if flag == "board" else flag)
+        if flag not in OF_A_REFIT and not (flag in ("board", "track", "seed") and asked == had):
+            kept = "" if had is None else f", {had!r}"
+            raise ValueError(f"--{flag}: a refit has that of its run{kept}; leave it out")
+    return dataclasses.replace(
+        options, board=run.protocol, track=cast(Track, run.track), seed=run.seed
+    )
 
 
 def takes(cls: type[RecModel], argument: str) -> bool:

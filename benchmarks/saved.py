@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +16,14 @@ def load_weights(
     folder: Path, classes: Iterable[type[RecModel]], task: Task, flag: str = "weights"
 ) -> RecModel:
     """A saved model for this catalogue and, since boards split differently, for this board."""
-    board = saved_config(folder).get("board", task.board)
+    saved = saved_config(folder)
+    board = saved.get("board", task.board)
     if board != task.board:
         raise ValueError(
             f"--{flag}: {folder} was trained on the board {board}, whose training events may be "
             f"test events of {task.board}; use --board {board}"
         )
-    size, train = task.split.graph.num_items, task.split.train
+    size, train = task.split.graph.num_items, task.fitted_on(is_refit(saved)).train
     known = {cls.__name__: cls for cls in classes}
     return load_model(model_folder(folder), known, size, task.checksum, train)
 
@@ -35,6 +36,11 @@ def model_folder(folder: Path) -> Path:
 def saved_config(folder: Path) -> dict[str, Any]:
     """What is said of the weights in ``folder``."""
     return read_config(model_folder(folder))
+
+
+def is_refit(saved: Mapping[str, Any]) -> bool:
+    """Whether weights were trained on validation too, so that it says nothing about them."""
+    return "refit_of" in saved
 
 
 def load_teacher(
@@ -57,6 +63,11 @@ def load_teacher(
         if given:
             raise ValueError(f"--distill_{next(iter(given))} needs --teacher")
         return None
+    if refits := [str(folder) for folder in folders if is_refit(saved_config(folder))]:
+        raise ValueError(
+            f"--teacher: {', '.join(refits)} was trained on the events of validation too, by which "
+            f"its pupil is chosen; give the run that it was made from"
+        )
     tracks: dict[Track, Path] = {saved_config(f).get("track", "T1"): f for f in folders}
     if len(tracks) > 1:
         said = ", ".join(f"{folder} of {track}" for track, folder in tracks.items())

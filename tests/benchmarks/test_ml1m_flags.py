@@ -21,7 +21,7 @@ Call = Callable[..., Any]
 # A flag more or less is a decision: the README, the seed's users and this list are to agree.
 FLAGS = {
     "model", "board", "track", "dataset", "root", "out", "record", "seed", "device", "resume",
-    "weights", "eval_only", "tie_audit", "teacher", "distill_at", "distill_weight",
+    "weights", "eval_only", "tie_audit", "refit", "teacher", "distill_at", "distill_weight",
     "epochs", "patience", "eval_every", "batch_size", "lr", "weight_decay", "warmup_steps",
     "lr_decay", "accumulate", "clip", "windows", "precision",
     "d_model", "n_heads", "n_blocks", "d_ff", "max_len", "dropout", "mask_prob", "last_prob",

@@ -39,6 +39,15 @@ def test_by_hand(graph: TemporalRecGraph) -> None:
     assert [names[i] for i in split.candidates.nonzero().view(-1)] == ["a", "b", "c", "d"]
 
 
+def test_a_refit_trains_on_all_domains_until_the_test_target(graph: TemporalRecGraph) -> None:
+    split = leave_one_out_in(graph, "food")
+    refit = split.with_validation()
+    assert refit.train.to_pandas().item_id.tolist() == ["a", "b", "x", "c", "y", "a", "b", "z"]
+    assert len(refit.val) == 0
+    alone = only_domain(split, "food").with_validation()
+    assert alone.train.to_pandas().item_id.tolist() == ["a", "b", "c", "a", "b"]
+
+
 def test_the_domain_alone(graph: TemporalRecGraph) -> None:
     split = leave_one_out_in(graph, "food")
     alone = only_domain(split, "food")

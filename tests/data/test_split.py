@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -204,6 +205,44 @@ def test_parts_never_overlap_and_follow_each_other(
         if split.cold_is_miss:
             assert max(train) < min(val)
             assert max(val) < min(test)
+
+
+@given(ROWS, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_refit_trains_on_what_is_before_the_test_and_on_nothing_else(
+    graph_of: GraphOf, rows: list[Row], relations: bool
+) -> None:
+    splits = both(graph_of(rows, relations))
+    assume(splits)
+    for split in splits:
+        refit = split.with_validation()
+        test = set(split.test.cut.tolist())
+        added = ids(refit.train) - ids(split.train)
+        if split.cold_is_miss:  # all of the interval, whoever is asked there
+            end = max(ids(split.train) | set(split.val.cut.tolist()))
+            assert ids(refit.train) == set(range(len(ids(refit.train))))
+            assert end in ids(refit.train)
+            assert max(ids(refit.train)) < min(test)
+        else:
+            assert added == set(split.val.cut.tolist())
+            assert ids(refit.train) == ids(split.graph) - test
+        assert set(split.val.cut.tolist()) <= added
+        assert len(refit.val) == 0
+        assert refit.test is split.test
+        assert refit.graph is split.graph
+        assert refit.train.validate()
+        assert ids(refit.with_validation().train) == ids(refit.train)
+
+
+def test_a_refit_that_would_have_seen_what_it_is_asked_is_refused() -> None:
+    split = leave_one_out(toy_graph())
+    for wrong in (
+        replace(split, val=split.test),
+        replace(split, train=split.graph),
+        replace(split, val_events=torch.cat([split.val.cut, split.test.cut[:1]])),
+    ):
+        with pytest.raises(ValueError, match="not before the test target of their user"):
+            wrong.with_validation()
 
 
 @given(ROWS)

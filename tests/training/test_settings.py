@@ -29,6 +29,13 @@ def test_cosine_by_hand() -> None:
     assert TrainSettings(lr=1.0, lr_decay="cosine").lr_at(4, 4) == pytest.approx(0.01)
 
 
+def test_training_may_end_on_the_way() -> None:
+    assert TrainSettings(epochs=9).last_epoch == 9
+    assert TrainSettings(epochs=9, stop_after=4).last_epoch == 4
+    with pytest.raises(ValueError, match="'stop_after' needs to be at most 'epochs', 9 .got 10."):
+        TrainSettings(epochs=9, stop_after=10)
+
+
 def test_cosine_begins_where_the_rise_ends() -> None:
     got = rates(6, lr_decay="cosine", warmup_steps=2)
     assert got == pytest.approx([0.5, 1.0, *rates(4, lr_decay="cosine")])
@@ -49,7 +56,7 @@ def test_the_rate_stays_in_its_bounds(total: int, warmup: int, decay: Any) -> No
     ("name", "value"),
     [
         *[(n, v) for n in ("epochs", "patience", "eval_every", "batch_size", "accumulate",
-                           "events_at_once")
+                           "events_at_once", "stop_after")
           for v in (0, -3, 1.5, True, "8")],
         *[("lr", v) for v in (0, -1e-3, math.nan, math.inf, "fast")],
         *[(n, v) for n in ("weight_decay", "clip", "warmup_steps") for v in (-1, math.nan, None)],

@@ -176,21 +176,24 @@ def refuse_repeated(words: Sequence[str], options: Callable[..., Any]) -> None:
         words: What stands behind the command.
         options: The function or the dataclass that they are parsed for.
     """
+    seen: set[str] = set()
+    for flag in given_flags(words, options):
+        if flag in seen:
+            raise ValueError(
+                f"--{flag} is given twice; give it once, with all values behind it if it takes "
+                f"several"
+            )
+        seen.add(flag)
+
+
+def given_flags(words: Sequence[str], options: Callable[..., Any]) -> list[str]:
+    """The flags among ``words``, by the names of what they set; arguments as above."""
     names: dict[str, str] = {}
     for name, kind in get_type_hints(options, include_extras=True).items():
         for mark in getattr(kind, "__metadata__", ()):
             names |= {_plain(a): f"--{name}" for a in getattr(mark, "aliases", None) or ()}
-    seen: set[str] = set()
-    for word in words:
-        flag = _plain(word.partition("=")[0])
-        flag = names.get(flag, flag)
-        if flag in seen:
-            raise ValueError(
-                f"{flag} is given twice; give it once, with all values behind it if it takes "
-                f"several"
-            )
-        if flag.startswith("--"):
-            seen.add(flag)
+    flags = [_plain(word.partition("=")[0]) for word in words if word.startswith("--")]
+    return [names.get(flag, flag).removeprefix("--") for flag in flags]
 
 
 def _name_and_value(word: str, switches: Collection[str]) -> list[str]:

@@ -47,11 +47,15 @@ def leave_one_out_in(graph: TemporalRecGraph, relation: str) -> Split:
         time = store.time.cpu()[rows] if graph.has_time else None
         return Targets(own[rows], event_id[rows], item[rows], time)
 
-    cut = torch.full((graph.num_users,), torch.iinfo(torch.int64).max)
-    cut[own[second]] = event_id[second]
+    never = torch.full((graph.num_users,), torch.iinfo(torch.int64).max)
+    cut, end = (never.index_put((own[rows],), event_id[rows]) for rows in (second, last))
     everyone, _, every_id, _ = _log(graph)
-    train = _without(graph, every_id[every_id >= cut[everyone]])
-    return Split(graph, train, targets(second), targets(last), candidates=candidates)
+    held_out = every_id >= cut[everyone]
+    train = _without(graph, every_id[held_out])
+    return Split(
+        graph, train, targets(second), targets(last), candidates=candidates,
+        val_events=every_id[held_out & (every_id < end[everyone])],
+    )  # fmt: skip
 
 
 def only_domain(split: Split, relation: str) -> Split:

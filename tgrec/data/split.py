@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class Split:
         cold_is_miss: Whether targets that are new (an item without training events, a user
             without any past) count as misses, whatever a model scores.
         candidates: ``[N]`` bool, the items that are ranked; None for all of them.
+        val_events: ``[n]`` ids of the events that are held out for validation, and would be known
+            if nothing but the test were; None for those that ``val`` asks for.
     """
 
     graph: TemporalRecGraph
@@ -31,6 +33,28 @@ class Split:
     test: Targets
     cold_is_miss: bool = False
     candidates: Tensor | None = None
+    val_events: Tensor | None = None
+
+    def with_validation(self) -> Split:
+        """The split of a refit: events held out for validation train too, and ``val`` is empty.
+
+        Raises:
+            ValueError: If such an event is a test target, or comes after that of its user.
+        """
+        added = self.val.cut if self.val_events is None else self.val_events
+        stores = [self.train[edge_type] for edge_type in self.train.interaction_types]
+        known = torch.cat([*(store.event_id.cpu() for store in stores), added.cpu()])
+        user, _, event_id, _ = _log(self.graph)
+        keep = torch.isin(event_id, known)
+        end = torch.full((self.graph.num_users,), torch.iinfo(torch.int64).max)
+        end[self.test.user.cpu()] = self.test.cut.cpu()
+        if late := int((keep & (event_id >= end[user])).sum()):
+            raise ValueError(
+                f"'train' and 'val' hold {late} events that are not before the test target of "
+                f"their user; a refit would have seen what it is asked"
+            )
+        train, nobody = _without(self.graph, event_id[~keep]), torch.zeros(0, dtype=torch.int64)
+        return replace(self, train=train, val=self.val.select(nobody), val_events=None)
 
 
 def leave_one_out(graph: TemporalRecGraph) -> Split:
@@ -131,7 +155,10 @@ def global_time_split(
             f"in the validation interval and {len(test_targets)} in the test interval; choose "
             f"other shares or leave_one_out_in"
         )
-    return Split(graph, train, val_targets, test_targets, cold_is_miss=True, candidates=candidates)
+    return Split(
+        graph, train, val_targets, test_targets, cold_is_miss=True, candidates=candidates,
+        val_events=event_id[(event_id >= val_cut) & (event_id < test_cut)],
+    )  # fmt: skip
 
 
 def items_of(graph: TemporalRecGraph, relation: str) -> Tensor:

@@ -137,6 +137,11 @@ class RecModel(nn.Module):
             measure: The validation metric of the model as it now is, larger is better.
         """
 
+    def put_chosen(self, name: str, value: float) -> None:
+        """Puts a setting that :meth:`choose` chooses, here or in another run, in place."""
+        setattr(self, name, value)
+        self.config[name] = value
+
     def monitor(self) -> dict[str, float]:
         """Values worth following over training, by name; they go into ``history.jsonl``."""
         return {}

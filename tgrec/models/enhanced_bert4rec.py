@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -260,10 +261,8 @@ class EnhancedBERT4Rec(RecModel):
     def choose(self, measure: Callable[[], float]) -> None:
         """With ``choose_weight``: w takes the best of its values."""
         if self.config["choose_weight"] and self.graph is not None:
-            choose_value(measure, measure(), self.graph_weight, GRAPH_WEIGHTS, self._set_weight)
-
-    def _set_weight(self, value: float) -> None:
-        self.graph_weight = self.config["graph_weight"] = value
+            put = partial(self.put_chosen, "graph_weight")
+            choose_value(measure, measure(), self.graph_weight, GRAPH_WEIGHTS, put)
 
     def score_left_out(self, batch: RecBatch) -> Tensor:
         """See :meth:`RecModel.score_left_out`."""

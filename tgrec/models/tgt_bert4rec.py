@@ -209,10 +209,11 @@ class TGTBERT4Rec(RecModel):
         alphas = ALPHAS if self.bert is not None and self.tgt is not None else ()
         reached = measure()
         for name, values in (("graph_weight", weights), ("fusion_alpha", alphas)):
-            put = partial(self._set_gate, name)
+            put = partial(self.put_chosen, name)
             reached = choose_value(measure, reached, self.config[name], values, put)
 
-    def _set_gate(self, name: str, value: float) -> None:
+    def put_chosen(self, name: str, value: float) -> None:
+        """See :meth:`RecModel.put_chosen`."""
         self.config[name] = value
         if name == "fusion_alpha":
             self.gate.fill_(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -245,10 +246,8 @@ class TriGRec(RecModel):
     def choose(self, measure: Callable[[], float]) -> None:
         """With ``choose_weight``: w takes the best of its values."""
         if self.config["choose_weight"] and self.counts is not None:
-            choose_value(measure, measure(), self.graph_weight, GRAPH_WEIGHTS, self._set_weight)
-
-    def _set_weight(self, value: float) -> None:
-        self.graph_weight = self.config["graph_weight"] = value
+            put = partial(self.put_chosen, "graph_weight")
+            choose_value(measure, measure(), self.graph_weight, GRAPH_WEIGHTS, put)
 
     def monitor(self) -> dict[str, float]:
         """Accuracy of the discriminator in the epoch, strength of the reversal."""

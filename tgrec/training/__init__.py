@@ -4,7 +4,7 @@ from tgrec.training.allocator import keep_freed_memory
 from tgrec.training.checkpoint import load_checkpoint, save_checkpoint
 from tgrec.training.distill import Teacher
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
-from tgrec.training.finished import read_run
+from tgrec.training.finished import read_refit, read_run
 from tgrec.training.fit import fit
 from tgrec.training.kept_ranks import (
     KeptRanks,
@@ -15,7 +15,8 @@ from tgrec.training.kept_ranks import (
     same_run,
 )
 from tgrec.training.ratings import bias_model, foretells_ratings, rating_rmse
-from tgrec.training.record import RunRecord, append_record, read_records
+from tgrec.training.record import REFIT, RunRecord, append_record, read_records
+from tgrec.training.refit import Refit
 from tgrec.training.report import RankedRun, print_summary
 from tgrec.training.result import FitResult
 from tgrec.training.run import Task, latest_folder, new_folder, read_ranks, run
@@ -31,12 +32,14 @@ from tgrec.training.user_vectors import (
 )
 
 __all__ = [
+    "REFIT",
     "SAMPLED",
     "Evaluation",
     "FitResult",
     "KeptRanks",
     "NotFiniteError",
     "RankedRun",
+    "Refit",
     "RunRecord",
     "Task",
     "Teacher",
@@ -63,6 +66,7 @@ __all__ = [
     "read_kept_ranks",
     "read_ranks",
     "read_records",
+    "read_refit",
     "read_run",
     "read_user_vectors",
     "record_run",

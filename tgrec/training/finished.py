@@ -1,4 +1,4 @@
-"""A run folder, read back as the run that made it."""
+"""A run folder, read back as the run that made it, or as the plan of another one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import numpy as np
 import torch
 
 from tgrec.metrics import length_groups, summarize
-from tgrec.training.record import RunRecord
+from tgrec.models.io import FOUND_OUT, read_config
+from tgrec.training.record import REFIT, RunRecord
+from tgrec.training.refit import Refit
 from tgrec.training.report import RankedRun
-from tgrec.training.run import CONFIG, METRICS, RANKS, read_ranks
+from tgrec.training.run import CONFIG, METRICS, MODEL, RANKS, read_ranks
+from tgrec.training.settings import TrainSettings
 
 
 def read_run(folder: str | os.PathLike[str]) -> RankedRun:
     """What :func:`tgrec.training.run` returned when it left this folder.
 
-    The label ``variant`` of a record is not in the folder.
+    The label ``variant`` of a record is not in the folder, unless it is that of a refit.
 
     Raises:
         FileNotFoundError: The run has not come to its end.
@@ -45,6 +48,7 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
                 # Not in runs that only measured, nor in those of before there was such a thing.
                 **({"chosen": measured["chosen"]} if "chosen" in measured else {}),
             },
+            variant=REFIT if "refit_of" in about.get("further_settings", {}) else "",
             parameters=measured["params"],
             seconds=measured["fit"]["seconds"],
             **{
@@ -70,3 +74,39 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
             raise ValueError(f"{folder}: {RANKS} and {METRICS} are of different runs")
     groups = length_groups(length) | read_ranks(folder / RANKS, "group")
     return RankedRun(record, ranks, user, groups)
+
+
+def read_refit(folder: str | os.PathLike[str]) -> Refit:
+    """How the run in this folder is trained anew on train and validation.
+
+    Raises:
+        FileNotFoundError: The run has not come to its end, or its model is not there.
+        ValueError: A file is damaged; or the run was trained on more than training events, or
+            measured weights of another one, so that no epoch of its own was chosen.
+    """
+    folder = Path(folder)
+    record = read_run(folder).record
+    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if record.variant == REFIT:
+        raise ValueError(f"{folder} is a refit itself; give the run that it was made from")
+    if further := sorted(about.get("further_settings", {})):
+        raise ValueError(
+            f"{folder} began with what was trained before ({', '.join(further)}), on training "
+            f"events alone; only a run from scratch can be trained anew on more"
+        )
+    given, epoch = about["model_config"], record.settings["best_epoch"]
+    if record.parameters and not epoch:
+        raise ValueError(f"{folder} has chosen no epoch on validation; give a run that trained")
+    saved = read_config(folder / MODEL)["config"]
+    try:
+        settings = TrainSettings(**{**about["settings"], "stop_after": epoch or None})
+    except TypeError as error:
+        raise ValueError(
+            f"{folder / CONFIG} holds settings of another version ({error}); run it again"
+        ) from error
+    return Refit(
+        record=record,
+        config={name: value for name, value in given.items() if name not in FOUND_OUT},
+        settings=settings,
+        chosen={name: saved[name] for name in given if saved.get(name, given[name]) != given[name]},
+    )

@@ -27,6 +27,7 @@ from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, s
 from tgrec.training.distill import TaughtLoader, Teacher
 from tgrec.training.distributed import Workers, start_workers, wrap
 from tgrec.training.evaluate import evaluate
+from tgrec.training.optimizer import adam
 from tgrec.training.parts import examples_of, parts_of
 from tgrec.training.progress import Clock, ProgressLine
 from tgrec.training.result import FitResult
@@ -60,7 +61,8 @@ def fit(
     Args:
         model: From ``from_graph(split.train)``. Models without parameters are returned as they are,
             and have nothing to ``resume``.
-        split: Histories for training come from ``split.train`` only.
+        split: Histories for training come from ``split.train`` only. Where ``split.val`` is empty
+            (:meth:`Split.with_validation`), ``settings.stop_after`` says when the weights are good.
         settings: How; ``overrides`` change single values, as in ``fit(model, split, epochs=5)``.
         folder: Where ``history.jsonl`` and the checkpoint go after every epoch.
         resume: Go on from the checkpoint in ``folder``, bit-equal to never having stopped.
@@ -72,8 +74,8 @@ def fit(
 
     Raises:
         NotFiniteError: If the loss is NaN or infinite; names the epoch and step.
-        ValueError: If there is nothing to train on or to resume, no such device, or checkpoint or
-            teacher do not fit.
+        ValueError: If there is nothing to train on, to choose by or to resume, no such device, or
+            checkpoint or teacher do not fit.
     """
     settings = replace(settings or TrainSettings(), **overrides)
     if not (tracker is None or callable(tracker)):
@@ -90,6 +92,11 @@ def fit(
                 f"every time; leave it out"
             )
         return FitResult(stopped="no parameters", peak_memory_mb=peak_memory_mb(settings.device))
+    if not len(split.val) and settings.stop_after is None:
+        raise ValueError(
+            "'split.val' is empty, so that no epoch can be chosen: give targets to validate on, or "
+            "say after how many epochs to end (stop_after=)"
+        )
     keep_freed_memory()
     model.to(device)
     workers = start_workers(device)
@@ -104,7 +111,7 @@ def fit(
     with stop_signals() as stop_asked, line:
         stopped = _run(loop, line, stop_asked, after_epoch)
     loop.restore_best()
-    if stopped != "interrupted":
+    if stopped != "interrupted" and len(split.val):
         loop.choose(show and workers.is_main)
     return loop.result(stopped)
 
@@ -119,7 +126,7 @@ def _run(
     def should_stop() -> bool:
         return loop.workers.agree(float(stop_asked.is_set()), loop.device) > 0
 
-    while progress.epoch < settings.epochs and progress.waited < settings.patience:
+    while progress.epoch < settings.last_epoch and progress.waited < settings.patience:
         # Between epochs too: an epoch may be a single step.
         finished = not should_stop() and loop.train_epoch(line, should_stop)
         progress.seconds = clock()
@@ -127,7 +134,8 @@ def _run(
             loop.save()
             return "interrupted"
         entry = loop.close_epoch()
-        if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
+        due = progress.epoch % settings.eval_every == 0 or progress.epoch == settings.last_epoch
+        if due and len(loop.split.val):
             entry |= loop.validate(clock)
         entry["seconds"] = round(clock(), 3)
         progress.seconds = clock()
@@ -179,7 +187,7 @@ class _Loop:
         return cls(
             model=model,
             terms=wrap(model, workers, teacher),
-            optimizer=_adam(model, settings),
+            optimizer=adam(model, settings),
             split=split,
             settings=settings,
             workers=workers,
@@ -342,7 +350,8 @@ class _Loop:
 
         It may wait longer, and train longer unless the learning rate falls towards the last epoch.
         """
-        free = {"patience"} if self.settings.lr_decay == "cosine" else {"patience", "epochs"}
+        falling = self.settings.lr_decay == "cosine"
+        free = {"patience", "stop_after"} if falling else {"patience", "stop_after", "epochs"}
         settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
         config = {f"model.{k}": v for k, v in self.model.config.items()}
         about: dict[str, Any] = {
@@ -375,19 +384,6 @@ class _Loop:
             stopped=stopped,
             history=self.history,
         )
-
-
-def _adam(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW in one fused kernel; without weight decay it is Adam."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        fused=settings.device != "mps",
-    )
 
 
 def _add(total: list[float], part: list[float]) -> list[float]:

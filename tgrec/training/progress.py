@@ -27,7 +27,7 @@ class Clock:
 
 
 class ProgressLine:
-    """A bar with the time left on a terminal, one line per evaluation elsewhere.
+    """A bar with the time left on a terminal, one line per ``eval_every`` epochs elsewhere.
 
     On both, after some steps of a first epoch that is longer than that, one line that says how long
     all of them will take.
@@ -55,7 +55,7 @@ class ProgressLine:
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("epoch 1", total=settings.epochs * steps)
+        self.task = self.bar.add_task("epoch 1", total=settings.last_epoch * steps)
         self.seen, self.since = 0, 0.0  # steps of this session, and when the first one ended
         self.first: int | None = None  # epoch that it began with
 
@@ -82,25 +82,25 @@ class ProgressLine:
             self.since = time.perf_counter()
         elif self.show and self.seen == 1 + TIMED and progress.epoch == self.first:
             each = (time.perf_counter() - self.since) / TIMED
-            left = self.settings.epochs * self.steps - done
-            epochs = self.settings.epochs - progress.epoch
+            left = self.settings.last_epoch * self.steps - done
+            epochs = self.settings.last_epoch - progress.epoch
             count = "1 epoch" if epochs == 1 else f"{epochs} epochs"
             self._say(f"{duration(left * each)} for {count} here, evaluations not counted")
 
     def epoch_done(self, entry: dict[str, Any], progress: RunProgress) -> None:
-        """Says how the epoch went; without a terminal only after an evaluation."""
+        """Says how the epoch went; without a terminal only where an evaluation is due."""
         if not self.show:
             return
         metric = self.settings.metric
-        text = f"epoch {entry['epoch']}/{self.settings.epochs}  loss {entry['loss']:.4f}"
+        text = f"epoch {entry['epoch']}/{self.settings.last_epoch}  loss {entry['loss']:.4f}"
         if "val" in entry:
             value = entry["val"].get(metric, float("nan"))
             best = f"best {progress.best:.4f}, epoch {progress.best_epoch}"
             text += f"  val {metric} {value:.4f} ({best})"
         if self.live:
             self.bar.update(self.task, description=text)
-        elif "val" in entry:
-            left = entry["seconds"] / entry["epoch"] * (self.settings.epochs - entry["epoch"])
+        elif "val" in entry or entry["epoch"] % self.settings.eval_every == 0:
+            left = entry["seconds"] / entry["epoch"] * (self.settings.last_epoch - entry["epoch"])
             self._say(f"{text}  {entry['seconds']:.0f} s, at most {left:.0f} s left")
 
     def _say(self, text: str) -> None:

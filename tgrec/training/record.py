@@ -26,6 +26,8 @@ if sys.platform != "win32":
     import fcntl
 
 TRACKS = ("T1", "T2", "T2-coarse")
+REFIT = "refit on train and validation"
+"""The label of records whose model was fitted on the events of validation too."""
 _ROOT = Path(tgrec.__file__).resolve().parents[1]
 # What decides a number; results and prose change between the seeds of one comparison.
 _CODE = ("tgrec", "benchmarks", "pyproject.toml", ":!benchmarks/results", ":!*.md")
@@ -58,7 +60,7 @@ class RunRecord:
         seconds_per_epoch: or None without epochs.
         metrics: candidate set (`full`, `uniform-100`, ...) -> metric -> mean over users.
         groups: group of users -> metric -> mean over its users, with the count `users`.
-        variant: a label for a row of its own, such as `refit`.
+        variant: a label for a row of its own, such as `REFIT`.
 
     Raises:
         TypeError: a field has another type, or holds something that JSON has no word for.
@@ -125,6 +127,11 @@ class RunRecord:
         if missing := sorted(known - values.keys()):
             raise ValueError(f"missing fields: {', '.join(missing)}")
         return cls(**values)
+
+
+def run_identity(record: RunRecord) -> str:
+    """What tells a run from all others: its model and seed, on which code and when."""
+    return f"{record.model} seed {record.seed}, {record.commit}, {record.date}"
 
 
 class Environment(TypedDict):

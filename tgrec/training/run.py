@@ -23,7 +23,8 @@ from tgrec.sampler import EventIndex
 from tgrec.training.distill import Teacher
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
 from tgrec.training.fit import fit
-from tgrec.training.record import Environment, RunRecord, command_line, environment
+from tgrec.training.record import REFIT, Environment, RunRecord, command_line, environment
+from tgrec.training.refit import Refit
 from tgrec.training.report import RankedRun
 from tgrec.training.result import FitResult
 from tgrec.training.settings import TrainSettings
@@ -51,6 +52,10 @@ class Task:
     split: Split
     remove_seen: bool
     sampled: Mapping[str, tuple[str, int]] = field(default_factory=lambda: SAMPLED)
+
+    def fitted_on(self, refit: bool) -> Split:
+        """What a model is fitted on; what it is asked, and among which items, is ``split``'s."""
+        return self.split.with_validation() if refit else self.split
 
 
 def new_folder(out: str | os.PathLike[str], name: str) -> Path:
@@ -90,6 +95,7 @@ def run(
     further_settings: Mapping[str, Any] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     teacher: Teacher | None = None,
+    refit: Refit | None = None,
 ) -> RankedRun:
     """Trains (if ``train``), asks the test targets once, and writes the run folder.
 
@@ -112,6 +118,9 @@ def run(
             training, such as what another training has left.
         after_epoch: As :func:`fit` takes it.
         teacher: Likewise.
+        refit: Of which run this is the training anew on train and validation, with ``model`` from
+            ``from_graph(task.fitted_on(True).train)``. Nothing is chosen; what that run chose is
+            taken over. The record is labelled.
 
     Raises:
         NotFiniteError: As :func:`fit`; the best weights so far are then in ``model/``.
@@ -119,6 +128,8 @@ def run(
             best weights so far are in ``model/``, and ``resume`` finishes the run.
     """
     given = dict(model.config)  # training may choose some of it
+    origin: dict[str, Any] = {} if refit is None else {"refit_of": refit.identity}
+    further = {**(further_settings or {}), **origin}
     made_with = environment()  # now: the code may have moved on when a long run ends
     about = {
         "model": name,
@@ -128,7 +139,7 @@ def run(
         "command": command_line(),
         "settings": asdict(settings),
         "model_config": given,
-        **({"further_settings": dict(further_settings)} if further_settings else {}),
+        **({"further_settings": further} if further else {}),
         **made_with,
         **(extra or {}),
     }
@@ -138,13 +149,14 @@ def run(
     result = FitResult(stopped="not trained")
     keep = partial(
         save_model, model, folder / MODEL, catalogue=task.checksum, board=task.board,
-        track=settings.track,
+        track=settings.track, **origin,
     )  # fmt: skip
     if train:
         try:
             result = fit(
-                model, task.split, settings, folder=folder, show=show, teacher=teacher,
-                after_epoch=after_epoch, resume=resume and model.num_parameters() > 0,
+                model, task.fitted_on(refit is not None), settings, folder=folder, show=show,
+                teacher=teacher, after_epoch=after_epoch,
+                resume=resume and model.num_parameters() > 0,
             )  # fmt: skip
         except NotFiniteError as error:
             if error.best_epoch:
@@ -158,6 +170,8 @@ def run(
         for figures in (METRICS, RANKS):  # of before a finished run went on
             (folder / figures).unlink(missing_ok=True)
         result.check_finished(settings.metric)
+    for setting, value in refit.chosen.items() if refit else ():
+        model.put_chosen(setting, value)
     model.to(settings.device)
     index = EventIndex(task.split.graph, settings.device)
     evaluation = evaluate(
@@ -166,9 +180,7 @@ def run(
     )  # fmt: skip
     write_ranks(folder / RANKS, evaluation)
     keep()
-    record = _record(
-        name, model, given, further_settings or {}, task, settings, result, evaluation, made_with
-    )
+    record = _record(name, model, given, further, task, settings, result, evaluation, made_with)
     write_text(folder / METRICS, json.dumps(_metrics(record, settings, result), indent=2) + "\n")
     return RankedRun(record, evaluation.ranks, evaluation.targets.user, evaluation.groups)
 
@@ -234,6 +246,7 @@ def _record(
         seconds_per_epoch=result.seconds_per_epoch if result.epochs else None,
         metrics=evaluation.metrics(),
         groups=evaluation.group_metrics(),
+        variant=REFIT if "refit_of" in further else "",
         **made_with,
     )
 

@@ -22,6 +22,8 @@ class TrainSettings:
 
     Args:
         epochs: At most so many passes over the training seeds.
+        stop_after: End after so many of them, on the way to ``epochs`` that the learning rate and
+            other schedules are made for; None for all.
         patience: Stop after so many evaluations without a better validation value.
         eval_every: Evaluate after every so many epochs.
         batch_size: Seeds per step, on average (see :meth:`SeedLoader.train_batches`).
@@ -65,13 +67,19 @@ class TrainSettings:
     seed: int = 0
     device: str = "cpu"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    stop_after: int | None = None
 
     def __post_init__(self) -> None:
         counts = ["epochs", "patience", "eval_every", "batch_size", "accumulate"]
-        for name in counts + ["events_at_once"] * (self.events_at_once is not None):
+        optional = [n for n in ("events_at_once", "stop_after") if getattr(self, n) is not None]
+        for name in counts + optional:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"'{name}' needs to be a positive integer (got {value!r})")
+        if self.last_epoch > self.epochs:
+            raise ValueError(
+                f"'stop_after' needs to be at most 'epochs', {self.epochs} (got {self.stop_after})"
+            )
         for name in ("lr", "weight_decay", "clip", "warmup_steps"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and math.isfinite(value) and value >= 0
@@ -87,6 +95,11 @@ class TrainSettings:
                 raise ValueError(
                     f"'{name}' needs to be one of {list(allowed)} (got {getattr(self, name)!r})"
                 )
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch (from 1) after which training ends, if it does not end before."""
+        return self.epochs if self.stop_after is None else self.stop_after
 
     @property
     def amp(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -61,13 +63,4 @@ def _order(*keys: Tensor) -> Tensor:
 def audited_splits(split: Split, draws: int = 5) -> list[Split]:
     """The same targets and training data with the order inside ties of the histories permuted."""
     keep = torch.cat([split.test.cut, split.val.cut])
-    return [
-        Split(
-            permute_ties(split.graph, seed, keep),
-            split.train,
-            split.val,
-            split.test,
-            split.cold_is_miss,
-        )
-        for seed in range(draws)
-    ]
+    return [replace(split, graph=permute_ties(split.graph, seed, keep)) for seed in range(draws)]
