@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tgrec.data import RecBatch, Sampling, TemporalRecGraph
+from tgrec.nn.transition import TransitionTable
 
 # Arguments that count something, whatever the model.
 SIZES = (
@@ -103,8 +104,13 @@ class RecModel(nn.Module):
 
     @property
     def has_static_step(self) -> bool:
-        """Whether the very class of this model has set :attr:`static_step`."""
-        return bool(vars(type(self)).get("static_step", False))
+        """Whether its very class has set :attr:`static_step`, and no counts prevent it.
+
+        Counted transitions too many for whole rows (:attr:`TransitionTable.fits_dense`) are read
+        one by one, in shapes that depend on which items are asked for.
+        """
+        tables = (m for m in self.modules() if isinstance(m, TransitionTable))
+        return bool(vars(type(self)).get("static_step")) and all(t.fits_dense for t in tables)
 
     def next_states(self, batch: RecBatch) -> Tensor:
         """``[B, L, D]`` what is looked for after each event of the history.

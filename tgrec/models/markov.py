@@ -81,11 +81,6 @@ class SkipMarkov(RecModel):
         model.config["num_edges"] = [model.untyped.target.numel()]
         return model
 
-    @property
-    def fits_dense(self) -> bool:
-        """See :attr:`TransitionTable.fits_dense`."""
-        return all(t.fits_dense for t in self.modules() if isinstance(t, TransitionTable))
-
     def score(self, batch: RecBatch) -> Tensor:
         """``[B, N]`` the weighted sum of the rows of the latest items."""
         return self._rows(batch, self.untyped, typed=False, leave_out=False)

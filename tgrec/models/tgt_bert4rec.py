@@ -246,11 +246,6 @@ class TGTBERT4Rec(RecModel):
         return self._sharpen(self.tgt.read(vectors, history, query_time, last))
 
     @property
-    def has_static_step(self) -> bool:
-        """See :meth:`RecModel.has_static_step`; counts that are read one by one have no shape."""
-        return super().has_static_step and (self.graph is None or self.graph.fits_dense)
-
-    @property
     def has_next_states(self) -> bool:
         """Whether there is a TGT branch."""
         return self.tgt is not None
