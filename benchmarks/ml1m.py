@@ -106,7 +106,7 @@ def run_all(options: Options, words: Sequence[str] = ()) -> list[RankedRun]:
         planned = [plan_refit(options, task, *classes[0], refit)]
     else:
         planned = [taught(plan(options, task, *model), teacher, options) for model in classes]
-    check_read(options, {one.name: one.model for one in planned})
+    check_read(options, dict(zip(options.model, (one.model for one in planned), strict=True)))
     runs = []
     for number, one in enumerate(planned, start=1):
         try:
