@@ -192,8 +192,9 @@ def given_flags(words: Sequence[str], options: Callable[..., Any]) -> list[str]:
     for name, kind in get_type_hints(options, include_extras=True).items():
         for mark in getattr(kind, "__metadata__", ()):
             names |= {_plain(a): f"--{name}" for a in getattr(mark, "aliases", None) or ()}
-    flags = [_plain(word.partition("=")[0]) for word in words if word.startswith("--")]
-    return [names.get(flag, flag).removeprefix("--") for flag in flags]
+    flags = [_plain(word.partition("=")[0]) for word in words]
+    flags = [names.get(flag, flag) for flag in flags]  # an alias may be short, as -k is
+    return [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
 
 
 def _name_and_value(word: str, switches: Collection[str]) -> list[str]:
