@@ -41,12 +41,15 @@ def test_every_pair_reads_its_own_cell_and_adds_to_it(
     for tile in cells.tiles:
         part = biased_scores(q, k, table.flatten(1), tile)
         there = wanted[:, tile.rows, : tile.keys] + tile.by_row(q) @ tile.by_key(k).mT
-        torch.testing.assert_close(part, there)
+        is_open = there > -50
+        torch.testing.assert_close(part[is_open], there[is_open])
+        assert bool((part[~is_open] < -50).all())
         assert bool((wanted[:, tile.rows, tile.keys :] < -50).all())  # left out: shut
         add_to_cells(total, weight[:, tile.rows, : tile.keys], tile)
     total = total.view(table.shape)[:, :U]
     torch.testing.assert_close(total.sum(2), to_kind)
-    torch.testing.assert_close(total.sum(1), to_place)
+    found = total.sum(1) if places > 1 else total.sum((1, 2)).unsqueeze(1)
+    torch.testing.assert_close(found, to_place)
     assert len(cells.tiles) == max(1, asked // 3)
 
 

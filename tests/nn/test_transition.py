@@ -63,7 +63,7 @@ def test_rows_are_mixed_as_in_a_dense_table(
     finally:
         transition.DENSE_BYTES = before
     assert out.dtype == torch.float32
-    assert (table._dense is not None) == (dense_bytes > 0)
+    assert (table.dense is not None) == (dense_bytes > 0)
     torch.testing.assert_close(out, wanted)
 
 
@@ -161,7 +161,7 @@ def test_whole_rows_stay_where_they_are_until_the_table_moves() -> None:
     table = TransitionTable.fill(edges, torch.ones(2))
     one = torch.ones(1, 1, dtype=torch.int64)
     table(one, one * 0, one.float())
-    dense = table._dense
+    dense = table.dense
     assert dense is not None
-    assert table.to("cpu")._dense is dense
-    assert table.double()._dense is None
+    assert table.to("cpu").dense is dense
+    assert table.double().dense is None

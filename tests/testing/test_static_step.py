@@ -90,6 +90,14 @@ class ReadsBack(SASRec):
         return (sums * 2 if float(sums.detach()) > 0 else sums), counts
 
 
+class ReadsBackInTraining(SASRec):
+    static_step = True
+
+    def loss_terms(self, batch: RecBatch) -> tuple[Tensor, Tensor]:
+        sums, counts = super().loss_terms(batch)
+        return (sums * 2 if self.training and float(sums.detach()) > 0 else sums), counts
+
+
 class HandsIn(SASRec):
     static_step = True
 
@@ -123,6 +131,7 @@ class ForgetsPadding(SASRec):
     [
         (Rows, "HostReadError: aten::(nonzero|index)"),
         (ReadsBack, "HostReadError: aten::_local_scalar_dense"),
+        (ReadsBackInTraining, "HostReadError: aten::_local_scalar_dense"),
         (HandsIn, "HostReadError: tensor stops the host"),
         (Grows, "depends on values"),
         (ForgetsPadding, "another one on CUDA"),
@@ -145,6 +154,9 @@ def test_a_planted_bug_is_found(cls: type[RecModel], said: str) -> None:
         lambda x: torch.repeat_interleave(x.long()),
         lambda x: torch.bincount(x.long()),
         lambda x: x.cpu(),
+        lambda x: x.cuda(),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: x.bernoulli(generator=torch.Generator()),
     ],
 )
 def test_what_stops_the_host_is_seen(work: Any) -> None:

@@ -193,6 +193,7 @@ class SeedLoader:
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        plan: list[Tensor] | None = None,
     ) -> Iterator[RecBatch]:
         """One epoch: all seeds once, in batches of about equally many events.
 
@@ -209,9 +210,10 @@ class SeedLoader:
             start: First step to yield, when resuming.
             rank: Of this process; it gets every ``world_size``-th seed of each batch.
             world_size: Number of processes that share each batch.
+            plan: What :meth:`plan` says of these arguments, where it has been asked already.
         """
         key = int(hash_keys(seed, epoch))
-        plan = self.plan(seeds, batch_size, seed, epoch)[start:]
+        plan = (self.plan(seeds, batch_size, seed, epoch) if plan is None else plan)[start:]
         if not plan:
             return
         length = self._padded(self.lengths(seeds)).cpu()

@@ -53,9 +53,10 @@ def make_cloze(batch: RecBatch, num_items: int, mask_prob: float, last_prob: flo
     from_end = torch.arange(length - 1, -1, -1, device=target.device)
     key = key.unsqueeze(1)
     cloze_row = uniform(key, 0) >= last_prob
-    hole = mask & cloze_row & (uniform(key, 1, from_end) < mask_prob)
-    show = uniform(key, 2, from_end)
-    noise = (uniform(key, 3, from_end) * num_items).long().clamp(max=num_items - 1)
+    streams = torch.arange(1, 4, device=target.device).view(3, 1, 1)
+    hide, show, other = uniform(key, streams, from_end)  # [3, B, S] in one call
+    hole = mask & cloze_row & (hide < mask_prob)
+    noise = (other * num_items).long().clamp(max=num_items - 1)
     shown = torch.where(show < 0.8, num_items, torch.where(show < 0.9, noise, target))
     last = from_end == 0
     hole = hole | last

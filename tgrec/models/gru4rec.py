@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,11 @@ class GRU4Rec(RecModel):
         # The first event has to meet the first state: padding goes to the right and back.
         padding = history.mask.size(1) - history.mask.sum(1)
         x = self.drop(F.embedding(history.item, self.item) * math.sqrt(self.item.size(1)))
-        states, _ = self.gru(rotate(x, -padding))
+        # On CUDA autocast runs a GRU in float16, whatever it is asked for, and nothing here scales
+        # the loss for that.
+        on_cuda = x.is_cuda
+        with torch.autocast("cuda", enabled=False) if on_cuda else nullcontext():
+            states, _ = self.gru(rotate(x.float() if on_cuda else x, -padding))
         return rotate(states, padding)
 
     def _project(self, states: Tensor, mask: Tensor) -> Tensor:

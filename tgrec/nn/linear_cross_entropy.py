@@ -24,11 +24,12 @@ _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The dtype in which inner products run fastest on `device`: bfloat16 where it is native.
 
-    CUDA devices and x86 CPUs with the avx512_bf16 or AMX instructions give bfloat16, all others
+    CUDA devices from Ampere on and x86 CPUs with avx512_bf16 or AMX give bfloat16, all others
     float32 (there bfloat16 is emulated, and slower).
     """
     if device.type == "cuda":
-        return torch.bfloat16
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     if device.type == "cpu" and native is not None and native():
         return torch.bfloat16
@@ -56,8 +57,8 @@ def linear_cross_entropy(
     instead of its `N` logits. It is differentiable once.
 
     With ``dtype=torch.bfloat16`` the inner products, and the logits that leave them, have 8
-    significant bits; the logit of the target, the normaliser and the sums over chunks are
-    float32. With ``torch.float32`` all is float32 and only rounding differs from
+    significant bits (on the CPU the sum of the others, too); the logit of the target and the sums
+    over chunks are float32. With ``torch.float32`` all is float32 and only rounding differs from
     ``F.cross_entropy(..., reduction="sum")``.
 
     Args:
@@ -242,7 +243,9 @@ def _chunked(
             top = torch.maximum(energy.amax(-1), target_logit[part].to(dtype)).unsqueeze(1)
             energy.sub_(top)
         energy.exp2_()
-        rest = energy.sum(-1).to(exact)
+        # Added up in float32 either way. On the CPU it is rounded to ``dtype`` then, by 0.2 % at
+        # most in bfloat16: a sum that keeps another dtype than its terms takes 18 times as long.
+        rest = energy.sum(-1, dtype=exact if energy.is_cuda else None).to(exact)
         offset = top.to(exact).view(-1)
         normaliser = rest + torch.exp2(target_logit[part] - offset)
         lost = torch.log2(normaliser) + offset - target_logit[part]

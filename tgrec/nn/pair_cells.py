@@ -15,6 +15,9 @@ __all__ = ["PairCells", "Tile", "heads_apart", "heads_joined"]
 # Queries of a tile. A causal tile of early queries has no late keys, which saves 3 / 8 of all pairs
 # of 200 events; what one tile holds stays in the cache of a CPU.
 _QUERIES = 50
+# Entries of a kind that no distance tells apart: with one, half of all pairs would add their
+# gradients to a handful of cells, each waiting for the one before.
+_TURNS = 8
 
 
 class Tile(NamedTuple):
@@ -80,6 +83,11 @@ class PairCells:
         have = self.pairs.size(1)
         return self if queries == have else replace(self, pairs=self.pairs[:, have - queries :])
 
+    @property
+    def entries(self) -> int:
+        """Of each kind in the flattened table: P, or several alike where P is 1."""
+        return self.places if self.places > 1 else _TURNS
+
     @cached_property
     def tiles(self) -> list[Tile]:
         """Tiles that cover every pair that may attend; on CUDA one."""
@@ -87,7 +95,11 @@ class PairCells:
         count = 1 if self.pairs.is_cuda else max(1, queries // _QUERIES)
         key = torch.arange(length, device=self.pairs.device)
         distance = key[length - queries :, None] - key
-        place = (distance + self.origin).clamp_(0, self.places - 1)
+        place = turn = distance.remainder(self.entries)
+        if self.places > 1:
+            place = (distance + self.origin).clamp_(0, self.places - 1)
+        if self.causal:  # any entry of what is shut will do
+            place = torch.where(distance < 0, turn, place)
         future = (distance < 0) * self.pairs.new_full((), self.kinds)
         tiles = []
         for i in range(count):
@@ -96,12 +108,12 @@ class PairCells:
             kind = self.pairs[:, rows, :keys]
             if self.causal:  # what is shut has the largest kind
                 kind = torch.maximum(kind, future[rows, :keys])
-            cells = kind.long().mul_(self.places).add_(place[rows, :keys])
+            cells = kind.long().mul_(self.entries).add_(place[rows, :keys])
             tiles.append(Tile(rows, keys, cells.reshape(-1)))  # pairs may be transposed
         return tiles
 
     def table(self, heads: int, by_kind: Tensor, by_place: Tensor | None, shut: float) -> Tensor:
-        """``[H, U + 1, P]``: the sum of a bias by kind ``[H, U]`` and one by distance ``[H, P]``.
+        """``[H, U + 1, entries]``: a bias by kind ``[H, U]`` plus one by distance ``[H, P]``.
 
         ``shut`` is what a pair that must not attend has in the place of the former.
 
@@ -116,8 +128,8 @@ class PairCells:
                 )
         table = F.pad(by_kind, (0, 1), value=shut).unsqueeze(2)
         if by_place is not None:
-            return table + by_place.unsqueeze(1)
-        return table.expand(-1, -1, self.places)
+            table = table + by_place.unsqueeze(1)
+        return table.expand(-1, -1, self.entries)
 
     def check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Raises a :class:`ValueError` if the shapes of queries, keys and values do not fit."""

@@ -26,6 +26,9 @@ class TransitionTable(nn.Module):
         num_items: N.
         num_classes: G, the number of gap classes (1 for untyped counts).
         num_edges: E, how many counts are kept; they are filled by :meth:`fill` or by loading.
+
+    Attributes:
+        dense: ``[G * N, N]`` the same with all zeros, made when it is first read, if it fits.
     """
 
     ROW_SMOOTHING = 10.0
@@ -43,7 +46,7 @@ class TransitionTable(nn.Module):
         self.register_buffer("value", torch.zeros(num_edges))
         self.register_buffer("mass", torch.zeros(rows))
         self.register_buffer("column", torch.ones(num_items))
-        self._dense: Tensor | None = None
+        self.dense: Tensor | None = None
         self._filled = False  # until it has been seen to be, so that one look is enough
 
     ptr: Tensor
@@ -101,12 +104,12 @@ class TransitionTable(nn.Module):
             return self.column.new_zeros(rows, self.num_items)
         self._check_filled()
         row, weight = gap_class * self.num_items + item, weight.float()
-        if self._dense is None and self.fits_dense:
-            self._dense = self._make_dense()
-        if self._dense is None:
+        if self.dense is None and self.fits_dense:
+            self.dense = self._make_dense()
+        if self.dense is None:
             return self._add_up(row, weight)
         with torch.autocast(item.device.type, enabled=False):
-            return F.embedding_bag(row, self._dense, per_sample_weights=weight, mode="sum")
+            return F.embedding_bag(row, self.dense, per_sample_weights=weight, mode="sum")
 
     @property
     def fits_dense(self) -> bool:
@@ -159,11 +162,11 @@ class TransitionTable(nn.Module):
         before = self.value
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if (self.value.device, self.value.dtype) != (before.device, before.dtype):
-            self._dense = None  # it is made again where the table has moved to
+            self.dense = None  # it is made again where the table has moved to
         return moved
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._dense, self._filled = None, False
+        self.dense, self._filled = None, False
         super()._load_from_state_dict(*args, **kwargs)
 
     def leaving_out(

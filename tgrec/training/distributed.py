@@ -50,6 +50,24 @@ class Workers:
         return float(shared)
 
 
+def take_device(device: torch.device) -> None:
+    """Makes a CUDA device the current one; of ``torchrun``'s processes each has its own ``cuda``.
+
+    Raises:
+        ValueError: If it is one and the same for several processes.
+    """
+    if device.type != "cuda":
+        return
+    if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"'device' {str(device)!r} is one device, and several processes train together; with "
+            f"'cuda' each has its own"
+        )
+    local = os.environ.get("LOCAL_RANK") if device.index is None else device.index
+    if local is not None:
+        torch.cuda.set_device(int(local))
+
+
 def start_workers(device: torch.device) -> Workers:
     """Joins the other processes if ``torchrun`` started this one."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))

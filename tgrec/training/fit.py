@@ -25,7 +25,7 @@ from tgrec.sampler import EventIndex
 from tgrec.training.allocator import keep_freed_memory, peak_memory_mb
 from tgrec.training.checkpoint import Progress, load_checkpoint, read_history, save_checkpoint
 from tgrec.training.distill import TaughtLoader, Teacher
-from tgrec.training.distributed import Workers, start_workers, wrap
+from tgrec.training.distributed import Workers, start_workers, take_device, wrap
 from tgrec.training.evaluate import evaluate
 from tgrec.training.graphed_step import GraphedStep, graphed
 from tgrec.training.optimizer import adam, set_rate
@@ -87,6 +87,7 @@ def fit(
             f"tgrec.training.trackers.tensorboard('logs') (got {tracker!r})"
         )
     device = check_device(settings.device)
+    take_device(device)
     teacher = teacher and teacher.ready_for(model, device)
     if model.num_parameters() == 0:
         if resume:
@@ -188,7 +189,7 @@ class _Loop:
         loader = SeedLoader(index, model.sampling, settings.track, steady=settings.on_cuda)
         if teacher is not None:
             loader = TaughtLoader(**vars(loader), teacher=teacher, amp=settings.amp)
-        _, steps = examples_of(loader, settings, workers, epoch=0)
+        _, plan = examples_of(loader, settings, workers, epoch=0)
         optimizer = adam(model, settings)
         step = TrainStep(model, wrap(model, workers, teacher), optimizer, settings, workers)
         return cls(
@@ -202,7 +203,7 @@ class _Loop:
             folder=folder,
             loader=loader,
             full_index=EventIndex(split.graph, device),
-            steps_per_epoch=steps,
+            steps_per_epoch=len(plan),
         )
 
     @property
@@ -230,10 +231,11 @@ class _Loop:
 
     def _take_steps(self, line: ProgressLine, should_stop: Callable[[], bool]) -> bool:
         settings, progress, workers = self.settings, self.progress, self.workers
-        seeds, self.steps_per_epoch = examples_of(self.loader, settings, workers, progress.epoch)
+        seeds, plan = examples_of(self.loader, settings, workers, progress.epoch)
+        self.steps_per_epoch = len(plan)
         batches = self.loader.train_batches(
             seeds, settings.batch_size, settings.seed, progress.epoch, progress.step,
-            workers.rank, workers.world_size,
+            workers.rank, workers.world_size, plan,
         )  # fmt: skip
         for batch in batches:
             last = progress.step + 1 == self.steps_per_epoch

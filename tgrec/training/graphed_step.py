@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tgrec.data import History, RecBatch
+from tgrec.nn.transition import TransitionTable
 from tgrec.training.step import TrainStep
 
 # Shapes that are recorded. An epoch of MovieLens-1M has about twenty; a recording takes a few MB
@@ -60,10 +61,12 @@ class CudaRecorder:
     def record(self, work: Work) -> Work:
         """See :class:`Recorder`."""
         graph = torch.cuda.CUDAGraph()
+        current = torch.cuda.current_stream(self.stream.device)
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 work()
         except RuntimeError as error:
+            torch.cuda.set_stream(current)  # where a recording that cannot be ended leaves it
             error.add_note("a training step could not be captured; use cuda_graphs=False")
             raise
         replay: Work = graph.replay
@@ -79,9 +82,11 @@ class GraphedStep:
     Args:
         work: The step. Everything that it leaves behind stands at fixed places.
         model: Whose weights it reads; if they are found elsewhere at the start of an epoch, all
-            is recorded anew.
+            is run and recorded anew.
         recorder: How.
         most: Recordings at most; further shapes are run as they are.
+        give_up: Called with the error if a step cannot be recorded: raises it, or says so and
+            leaves the step ready for the batch, which is then run as it is, as all others.
     """
 
     def __init__(
@@ -90,18 +95,22 @@ class GraphedStep:
         model: nn.Module,
         recorder: Recorder,
         most: int = MOST_GRAPHS,
+        give_up: Callable[[RuntimeError], None] | None = None,
     ) -> None:
         self.work, self.model, self.recorder, self.most = work, model, recorder, most
+        self.give_up = give_up
         self.places: list[int] = []
         self.seen: set[Shapes] = set()
         self.graphs: dict[Shapes, tuple[RecBatch, Work]] = {}
 
     def start_epoch(self) -> None:
         """Forgets the recordings if the weights have moved since."""
-        tensors = (*self.model.parameters(), *self.model.buffers())
-        places = [tensor.data_ptr() for tensor in tensors]
+        tables = [m.dense for m in self.model.modules() if isinstance(m, TransitionTable)]
+        tensors = (*self.model.parameters(), *self.model.buffers(), *tables)
+        places = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         if places != self.places:
             self.graphs.clear()
+            self.seen.clear()
         self.places = places
 
     def __call__(self, batch: RecBatch) -> None:
@@ -115,10 +124,21 @@ class GraphedStep:
             self.recorder.run(partial(self.work, batch))
             self.seen |= set() if shapes is None else {shapes}
         else:
-            static = clone_of(batch)
+            self._record(shapes, batch)
+
+    def _record(self, shapes: Shapes, batch: RecBatch) -> None:
+        static = clone_of(batch)
+        try:
             replay = self.recorder.record(partial(self.work, static))
-            self.graphs[shapes] = static, replay
-            replay()
+        except RuntimeError as error:
+            if self.give_up is None:
+                raise
+            self.give_up(error)
+            self.most = 0
+            self.recorder.run(partial(self.work, batch))
+            return
+        self.graphs[shapes] = static, replay
+        replay()
 
 
 def graphed(step: TrainStep, taught: bool) -> GraphedStep | None:
@@ -130,10 +150,20 @@ def graphed(step: TrainStep, taught: bool) -> GraphedStep | None:
     """
     reason = why_not_graphed(step, taught)
     if not reason:
-        return GraphedStep(step, step.model, CudaRecorder(torch.device(step.settings.device)))
+        recorder = CudaRecorder(torch.device(step.settings.device))
+        asked_for = step.settings.cuda_graphs is True
+        return GraphedStep(
+            step, step.model, recorder, give_up=None if asked_for else partial(_give_up, step)
+        )
     if step.settings.cuda_graphs and step.workers.is_main:
         print(f"cuda_graphs: the steps are not captured, for {reason}", file=sys.stderr)
     return None
+
+
+def _give_up(step: TrainStep, error: RuntimeError) -> None:
+    """Says so. What was to be recorded was not done: only what Python saw of it is undone."""
+    print(f"the steps are not captured, for one could not be: {error}", file=sys.stderr)
+    step.start_anew()
 
 
 def why_not_graphed(step: TrainStep, taught: bool) -> str:

@@ -22,8 +22,8 @@ SEEDS_STREAM = 2  # the streams 0 and 1 of (seed, epoch) are the plan of the loa
 
 def examples_of(
     loader: SeedLoader, settings: TrainSettings, workers: Workers, epoch: int
-) -> tuple[Targets, int]:
-    """The seeds and the number of steps of an epoch; random windows give other seeds each time."""
+) -> tuple[Targets, list[Tensor]]:
+    """The seeds of an epoch and their rows in each step; random windows give others each time."""
     key = int(hash_keys(settings.seed, epoch, SEEDS_STREAM))
     sampling = loader.sampling
     seeds = training_seeds(
@@ -33,13 +33,14 @@ def examples_of(
     if len(seeds) == 0:
         asked = "" if sampling.relation is None else ", the later of the kind that is asked for"
         raise ValueError(f"nothing to train on: no user has two training events{asked}")
-    sizes = [len(rows) for rows in loader.plan(seeds, settings.batch_size, settings.seed, epoch)]
-    if min(sizes) < workers.world_size:
+    plan = loader.plan(seeds, settings.batch_size, settings.seed, epoch)
+    smallest = min(len(rows) for rows in plan)
+    if smallest < workers.world_size:
         raise ValueError(
             f"'batch_size' needs to be larger (got {settings.batch_size}): some batches hold "
-            f"{min(sizes)} sequences, for {workers.world_size} processes to share"
+            f"{smallest} sequences, for {workers.world_size} processes to share"
         )
-    return seeds, len(sizes)
+    return seeds, plan
 
 
 def parts_of(batch: RecBatch, settings: TrainSettings, workers: Workers) -> list[RecBatch]:

@@ -55,6 +55,11 @@ class TrainStep:
             self._update()
         self.tally.add(torch.stack(sums).sum(0), torch.stack(counts).sum(0))
 
+    def start_anew(self) -> None:
+        """Forgets a step that was begun and has no end."""
+        self.counted = None
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _update(self) -> None:
         self.counted = None
         if self.settings.clip:
