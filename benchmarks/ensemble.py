@@ -22,7 +22,13 @@ from tgrec.datasets import BOARDS, DatasetNotFound, checksum, load_board
 from tgrec.loader import Track
 from tgrec.models import MODELS, Ensemble, load_model
 from tgrec.training import RankedRun, RunRecord, check_device, evaluate, read_run, record_run
-from tgrec.training.record import REFIT, command_line, environment, run_identity
+from tgrec.training.record import (
+    REFIT,
+    command_line,
+    environment,
+    is_refit,
+    run_identity,
+)
 
 
 def main() -> None:
@@ -84,7 +90,7 @@ def check_members(members: Mapping[Path, RankedRun], given: int) -> None:
             f"needed, whose boards have one domain"
         )
     for folder, member in members.items():
-        if member.record.variant == REFIT:
+        if is_refit(member.record.settings):
             raise ValueError(
                 f"{folder} is a {REFIT}, and an ensemble is asked on validation too; give the runs "
                 f"that were not"

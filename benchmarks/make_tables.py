@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tgrec.metrics import bootstrap_interval, ndcg, paired_bootstrap
 from tgrec.training.kept_ranks import ranks_path, read_kept_ranks
-from tgrec.training.record import REFIT, RunRecord, read_records
+from tgrec.training.record import REFIT, RunRecord, is_refit, read_records
 from tgrec.training.report import board_title, headline_metrics, sampled_heading, sampled_sets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,8 +113,13 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     rows = group_seeds(records)
     metrics, sampled = headline_metrics(records), sampled_sets(records)
     first = metrics[:1]
-    rows.sort(key=lambda row: (is_refit(row[0]), *(-_mean(row, "full", name) for name in first),
-                               row_names(row)[0]))  # fmt: skip
+    rows.sort(
+        key=lambda row: (
+            is_refit(row[0].settings),
+            *(-_mean(row, "full", name) for name in first),
+            row_names(row)[0],
+        )
+    )
     names = row_labels(rows)
     heads = ["model", "params", "seeds", *metrics, *map(sampled_heading, sampled)]
     heads += ["epochs", "s/epoch", "commit"] if detail else []
@@ -130,7 +135,7 @@ def board_table(records: Row, detail: bool, results: Path | None = None) -> str:
     if sampled:
         notes += "; the columns to the right: NDCG@10 among drawn negatives, never the headline"
     block = [f"{title} ({checksums})", "\n".join(lines), notes + "."]
-    block += [ABOUT_REFITS] if is_refit(rows[-1][0]) else []
+    block += [ABOUT_REFITS] if is_refit(rows[-1][0].settings) else []
     if results is not None:
         block += test_table(rows, names, results) + variant_table(rows, names, results)
         block += audit_table(board_title(records[0]), results)
@@ -202,7 +207,7 @@ def test_table(rows: Sequence[Row], names: Sequence[str], results: Path) -> list
         # The best of all rows, not of those with ranks: a test against a weaker one is no test.
         kind = [
             i for i, row in enumerate(rows)
-            if fnmatchcase(row[0].model, pattern) and not is_refit(row[0])
+            if fnmatchcase(row[0].model, pattern) and not is_refit(row[0].settings)
         ]  # fmt: skip
         base = read[kind[0]] if kind else None
         if base is not None:
@@ -306,11 +311,6 @@ def group_seeds(records: Row) -> list[Row]:
     return [[row[seed] for seed in sorted(row)] for row in rows.values()]
 
 
-def is_refit(record: RunRecord) -> bool:
-    """Whether the events of validation were fitted on too."""
-    return "refit_of" in record.settings
-
-
 def row_names(row: Row) -> tuple[str, dict[str, object]]:
     """Model with variant, and its settings."""
     record = row[0]
@@ -343,7 +343,7 @@ def _settings(record: RunRecord) -> dict[str, object]:
     # An option that older runs did not have yet is off where it is None.
     given = {key: value for key, value in record.settings.items() if value is not None}
     # The epoch that was chosen before is where a refit ends.
-    skipped = NOT_A_SETTING | ({"stop_after"} if is_refit(record) else set())
+    skipped = NOT_A_SETTING | ({"stop_after"} if is_refit(record.settings) else set())
     return {key: value for key, value in given.items() if key not in skipped}
 
 

@@ -32,7 +32,7 @@ from ml1m_options import (
     model_settings,
     train_settings,
 )
-from saved import is_refit, load_teacher, load_weights, saved_config
+from saved import load_teacher, load_weights, saved_config
 from terminal import RANK, end_with_summary, say, spell_out
 from tie_audits import keep_audit
 
@@ -40,7 +40,7 @@ from tgrec.cli.flags import refuse_repeated
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.models import MODELS, RecModel
-from tgrec.models.io import parameters_digest
+from tgrec.models.io import FOUND_OUT, parameters_digest
 from tgrec.training import (
     RankedRun,
     Refit,
@@ -59,7 +59,7 @@ from tgrec.training import (
     record_run,
     run,
 )
-from tgrec.training.report import run_label
+from tgrec.training.record import is_refit
 
 DEFAULT_BOARD = {"ml1m": "ml1m-loo", "ml100k": "ml100k-seed", "simulated": "simulated-loo"}
 
@@ -166,7 +166,13 @@ def plan_refit(
     if run.checksum != task.checksum:
         raise ValueError(f"--refit: the data of {options.refit} are others than these; use --root")
     torch.manual_seed(options.seed)
-    model = cls.from_graph(task.fitted_on(True).train, **refit.config)
+    try:
+        model = cls.from_graph(task.fitted_on(True).train, **refit.config)
+    except TypeError as error:
+        raise ValueError(
+            f"--refit: {options.refit} has settings that {cls.__name__} does not take ({error}); "
+            f"it may be of another version"
+        ) from error
     settings = dataclasses.replace(refit.settings, device=options.device)
     name = cls.name_of(name, model.config)
     label = f"{name}-{task.board}-{options.track}-seed{options.seed}-refit"
@@ -208,11 +214,11 @@ def run_one(options: Options, task: Task, one: Planned) -> RankedRun | None:
     if one.variant:
         labelled = dataclasses.replace(ranked.record, variant=one.variant)
         ranked = dataclasses.replace(ranked, record=labelled)
-    audit = audit_ties(one, task, folder) if options.tie_audit else {}
     if options.record is not None:
         record_run(options.record, ranked)
+    audit = audit_ties(one, task, folder) if options.tie_audit else {}
     if options.record is not None and audit:
-        keep_audit(options.record.parent, ranked.record, run_label(ranked.record), audit)
+        keep_audit(options.record.parent, ranked.record, audit)
     return ranked
 
 
@@ -250,11 +256,12 @@ def audit_ties(one: Planned, task: Task, folder: Path) -> dict[str, list[float]]
     permuted = audited_splits(task.split, task.split.test)
     kinds = {"order in ties of the history permuted": [(model, s) for s in permuted]}
     if model.num_parameters() == 0:
+        refit = one.refit is not None or is_refit(one.further)
+        given = {name: value for name, value in model.config.items() if name not in FOUND_OUT}
         anew = [BOARDS[task.board].split(permute_ties(task.split.graph, seed)) for seed in range(5)]
-        kinds["split and counted anew after permuting"] = [
-            (type(model).from_graph((split.with_validation() if one.refit else split).train), split)
-            for split in anew
-        ]
+        fitted = [(split.with_validation() if refit else split).train for split in anew]
+        counted = [type(model).from_graph(train, **given) for train in fitted]
+        kinds["split and counted anew after permuting"] = list(zip(counted, anew, strict=True))
     audit: dict[str, list[float]] = {}
     for kind, pairs in kinds.items():
         measured = [

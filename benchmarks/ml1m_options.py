@@ -17,6 +17,7 @@ from tgrec.loader import Track
 from tgrec.models import RecModel
 from tgrec.nn.transformer import Positions
 from tgrec.training import RunRecord, Task, TrainSettings
+from tgrec.training.record import check_appendable
 
 Dataset = Literal["auto", "ml1m", "ml100k", "simulated"]
 
@@ -150,6 +151,8 @@ TRAIN_FLAGS = ("epochs", "patience", "eval_every", "batch_size", "lr", "weight_d
 
 def check_flags(options: Options, classes: list[tuple[str, type[RecModel]]]) -> None:
     """A flag that no chosen model takes would do nothing: say so instead."""
+    if options.record is not None:
+        check_appendable(options.record)
     for flag, argument in MODEL_FLAGS.items():
         if getattr(options, flag) is None:
             continue
@@ -190,6 +193,8 @@ def as_the_run(options: Options, words: Sequence[str], run: RunRecord) -> Option
     """The options of a refit with what its run says; raises for what would be another training."""
     for flag in given_flags(words, Options):
         asked, had = getattr(options, flag), vars(run).get("protocol" if flag == "board" else flag)
+        if flag in ("weights", "eval_only", "teacher", "distill_at", "distill_weight"):
+            raise ValueError(f"--{flag}: a refit trains as its run did, from nothing; leave it out")
         if flag not in OF_A_REFIT and not (flag in ("board", "track", "seed") and asked == had):
             kept = "" if had is None else f", {had!r}"
             raise ValueError(f"--{flag}: a refit has that of its run{kept}; leave it out")

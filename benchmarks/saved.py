@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from tgrec.loader import Track
 from tgrec.models import MODELS, Ensemble, RecModel, load_model
 from tgrec.models.io import read_config
 from tgrec.training import Task, Teacher
+from tgrec.training.record import is_refit
 
 
 def load_weights(
@@ -36,11 +37,6 @@ def model_folder(folder: Path) -> Path:
 def saved_config(folder: Path) -> dict[str, Any]:
     """What is said of the weights in ``folder``."""
     return read_config(model_folder(folder))
-
-
-def is_refit(saved: Mapping[str, Any]) -> bool:
-    """Whether weights were trained on validation too, so that it says nothing about them."""
-    return "refit_of" in saved
 
 
 def load_teacher(

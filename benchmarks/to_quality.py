@@ -47,7 +47,7 @@ def to_quality(
 
     def ask(epoch: int) -> None:
         nonlocal best, needed, asking
-        if epoch % settings.eval_every:
+        if epoch % settings.eval_every and epoch < settings.epochs:
             return
         began = time.perf_counter()
         trained = began - start - asking

@@ -86,7 +86,7 @@ def test_the_command_prints_members_and_ensemble(
         (("sasrec", "sasrec"), "a run was given twice"),
         (("sasrec", "later"), "runs of one board, track and data set are needed"),
         (("sasrec", "long"), "'members' need to read the same"),
-        (("sasrec", "nothing"), "nothing has no config.json"),
+        (("sasrec", "nothing"), "there is no run folder 'nothing'"),
     ],
 )
 def test_what_cannot_be_one_is_refused(

@@ -136,14 +136,34 @@ def test_tie_audits_stand_below_their_board_the_newest_of_each_model(
     audits = importlib.import_module("tie_audits")
     plain, new = make_record(0.2), make_record(0.21, date="2026-03-01T00:00:00Z", commit="1234567f")
     for record, values in ((new, [0.19, 0.2, 0.21]), (plain, [0.1])):
-        audits.keep_audit(results, record, "sasrec seed 0", {"order": values})
-    audits.keep_audit(results, make_record(track="T2"), "sasrec seed 0", {"order": [0.3]})
+        audits.keep_audit(results, record, {"order": values})
+    audits.keep_audit(results, make_record(track="T2"), {"order": [0.3]})
     add(root, plain)
     assert len(script.load(root)) == 1
     text = script.board_table([plain], True, results)
     assert "| sasrec seed 0 | order | 0.2100 | 0.2000 | 0.1900 | 0.2100 | 3 | 1234567 |" in text
     assert text.count("| sasrec seed 0 |") == 1
     assert "Tie audits" not in script.board_table([make_record(protocol="other")], True, results)
+    # Other settings are another model, and so are weights that were given, whatever the seed.
+    wide = make_record(0.3, settings={"d_model": 128}, seed=0)
+    given = make_record(0.4, settings={"d_model": 64, "weights": "abcdef0123"}, seed=0)
+    for record in (wide, given):
+        audits.keep_audit(results, record, {"order": [0.1]})
+    lines = [x for x in script.board_table([plain], True, results).splitlines() if "| order |" in x]
+    assert len(lines) == 3
+    assert [x.split(" | order")[0] for x in lines if "settings" in x] != []
+    assert sum(x.startswith("| sasrec, weights abcdef0 | order | 0.4000 |") for x in lines) == 1
+    assert sum(x.startswith("| sasrec seed 0, settings ") for x in lines) == 2
+
+
+def test_a_line_that_is_no_audit_is_named(script: ModuleType, tmp_path: Path) -> None:
+    audits = importlib.import_module("tie_audits")
+    audits.keep_audit(tmp_path, make_record(), {"order": [0.1]})
+    file = tmp_path / audits.FILE
+    for line in ("{}", "[1]", "no"):
+        file.write_text(file.read_text().splitlines()[0] + f"\n{line}\n")
+        with pytest.raises(ValueError, match=r"tie_audit.jsonl, line 2 is no tie audit"):
+            audits.audit_table("any", tmp_path)
 
 
 def test_groups_of_users_have_a_table_of_means(script: ModuleType) -> None:

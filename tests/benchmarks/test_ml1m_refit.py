@@ -14,7 +14,8 @@ import pytest
 
 from tgrec.data import TemporalRecGraph, global_time_split
 from tgrec.datasets import BOARDS
-from tgrec.training import REFIT, read_records
+from tgrec.models import MODELS
+from tgrec.training import REFIT, evaluate, permute_ties, read_records, read_refit
 
 Call = Callable[..., Any]
 GATES = "--model tgt_bert4rec --n_heads 2 --tgt_blocks 1"
@@ -65,9 +66,9 @@ def test_a_refit_is_a_run_of_its_own_with_a_label(call: Call, first: Path, tmp_p
         ("--seed 0", "--seed: a refit has that of its run, 3; leave it out"),
         ("--track T1", "--track: a refit has that of its run, 'T2'; leave it out"),
         ("--board ml1m-loo", "--board: a refit has that of its run, 'simulated-loo'; leave it out"),
-        ("--eval-only", "--eval_only: a refit has that of its run; leave it out"),
-        ("--weights x", "--weights: a refit has that of its run; leave it out"),
-        ("--teacher x", "--teacher: a refit has that of its run; leave it out"),
+        ("--eval-only", "--eval_only: a refit trains as its run did, from nothing; leave it out"),
+        ("--weights x", "--weights: a refit trains as its run did, from nothing; leave it out"),
+        ("--teacher x", "--teacher: a refit trains as its run did, from nothing; leave it out"),
         ("--model sasrec", "is a run of 'tgt_bert4rec'; give --model tgt_bert4rec alone"),
     ],
 )
@@ -104,18 +105,36 @@ def test_a_board_with_a_split_by_time(call: Call, monkeypatch: pytest.MonkeyPatc
     }  # what was new to training stays a miss
 
 
-def test_counts_are_made_anew_and_audited(call: Call) -> None:
+def test_counts_are_made_anew_and_audited(call: Call, tiny: TemporalRecGraph) -> None:
     done = call("--model markov")
     again = call("--model markov --tie-audit --refit", str(done.runs / done.folders[0]))
     assert again.code == 0
-    assert again.out.count("tie audit of markov") == 2
+    before, refit = set(again.folders), again.runs / again.folders[-1]
+    call("--model markov --tie-audit --eval-only --weights", str(refit))
+    (measured,) = (again.runs / name for name in set(again.folders) - before)
+    board = BOARDS["simulated-loo"]
+    by_hand: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(5):
+        split = board.split(permute_ties(tiny, seed))
+        for whole, values in by_hand.items():
+            counted = MODELS["markov"].from_graph(
+                (split.with_validation() if whole else split).train
+            )
+            metrics = evaluate(counted, split, split.test, sampled=False).metrics()
+            values.append(metrics["full"]["NDCG@10"])
+    for folder in (refit, measured):
+        assert (
+            read(folder / "tie_audit.json")["split and counted anew after permuting"]
+            == by_hand[True]
+        )
+    assert by_hand[True] != by_hand[False]
 
 
 def test_its_weights_choose_nothing_on_validation(
     call: Call, first: Path, ml1m: ModuleType, tmp_path: Path
 ) -> None:
     done = call("--refit", str(first))
-    refit = done.runs / done.folders[-1]
+    before, refit = set(done.folders), done.runs / done.folders[-1]
     kept = tmp_path / "kept"
     importlib.import_module("keep_weights").main(refit, "small", kept)
     measured = []
@@ -126,9 +145,14 @@ def test_its_weights_choose_nothing_on_validation(
         measured += read_records(file)
     assert [record.variant for record in measured] == [REFIT, REFIT]
     assert measured[0].metrics == measured[1].metrics == read(refit / "metrics.json")["metrics"]
-    for words in ("--model tgt_bert4rec --track T2 --weights", "--model sasrec --teacher"):
-        said = call(words, str(refit), small="sasrec" in words).error
-        assert "was trained on the events of validation too" in said
+    of_the_refit = [done.runs / name for name in set(done.folders) - before]
+    assert len(of_the_refit) == 2
+    for weights in (refit, *of_the_refit):  # what only measured them is no way around
+        for words in ("--model tgt_bert4rec --track T2 --weights", "--model sasrec --teacher"):
+            said = call(words, str(weights), small="sasrec" in words).error
+            assert "was trained on the events of validation too" in said
+        with pytest.raises(ValueError, match="is a refit itself"):
+            read_refit(weights)
     ensemble = importlib.import_module("ensemble")
     with pytest.raises(ValueError, match="an ensemble is asked on validation too"):
         ensemble.measure((first, refit))

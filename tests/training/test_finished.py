@@ -103,6 +103,14 @@ def test_damage_and_ranks_of_another_run(finished: RankedRun, tmp_path: Path) ->
     np.savez(tmp_path / RANKS, **arrays)
     with pytest.raises(ValueError, match="are of different runs"):
         read_run(tmp_path)
+    whole = (tmp_path / RANKS).read_bytes()
+    del arrays["user"]
+    np.savez(tmp_path / RANKS, **arrays)
+    for damaged in ((tmp_path / RANKS).read_bytes(), b"", whole[:-100], b"ranks"):
+        (tmp_path / RANKS).write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{RANKS} is damaged .*; run it again"):
+            read_run(tmp_path)
+    (tmp_path / RANKS).write_bytes(whole)
     (tmp_path / METRICS).write_text("{}")
     with pytest.raises(ValueError, match=r"is damaged \(KeyError: 'best_epoch'\)"):
         read_run(tmp_path)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tgrec.training import record as module
 from tgrec.training.record import (
     RunRecord,
     append_record,
+    check_appendable,
     command_line,
     environment,
     read_records,
@@ -173,9 +175,20 @@ def test_a_bad_line_is_named_with_its_file(tmp_path: Path, line: str, message: s
 def test_a_line_cut_short_blocks_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text(record().to_json()[:100])
-    with pytest.raises(ValueError, match="r.jsonl ends in the middle of a line"):
-        append_record(path, record())
+    for asked in (partial(append_record, record=record()), check_appendable):
+        with pytest.raises(ValueError, match="r.jsonl ends in the middle of a line"):
+            asked(path)
     assert path.stat().st_size == 100
+
+
+def test_where_a_record_can_go_is_known_before(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; name a file of records"):
+        check_appendable(tmp_path)
+    for path in (tmp_path / "no" / "r.jsonl", tmp_path / "r.jsonl"):
+        check_appendable(path)
+        assert not path.exists()
+        append_record(path, record())
+        check_appendable(path)
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(
@@ -185,7 +198,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(
     append_record(path, record())
     before, write = path.read_bytes(), os.write
     monkeypatch.setattr(module.os, "write", lambda handle, data: write(handle, data[:50]))
-    with pytest.raises(OSError, match="only part of a record; nothing was appended"):
+    with pytest.raises(OSError, match="only part of a line; nothing was appended"):
         append_record(path, record(seed=4))
     assert path.read_bytes() == before
 

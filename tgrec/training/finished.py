@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tgrec.metrics import length_groups, summarize
 from tgrec.models.io import FOUND_OUT, read_config
-from tgrec.training.record import REFIT, RunRecord
+from tgrec.training.record import REFIT, RunRecord, is_refit
 from tgrec.training.refit import Refit
 from tgrec.training.report import RankedRun
 from tgrec.training.run import CONFIG, METRICS, MODEL, RANKS, read_ranks
@@ -29,6 +31,8 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
             (by a version that left figures all the same).
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no run folder {str(folder)!r}")
     if missing := [n for n in (CONFIG, METRICS, RANKS) if not (folder / n).is_file()]:
         raise FileNotFoundError(f"{folder} has no {missing[0]}; the run has not come to its end")
     try:
@@ -48,7 +52,7 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
                 # Not in runs that only measured, nor in those of before there was such a thing.
                 **({"chosen": measured["chosen"]} if "chosen" in measured else {}),
             },
-            variant=REFIT if "refit_of" in about.get("further_settings", {}) else "",
+            variant=REFIT if is_refit(about.get("further_settings", {})) else "",
             parameters=measured["params"],
             seconds=measured["fit"]["seconds"],
             **{
@@ -65,15 +69,23 @@ def read_run(folder: str | os.PathLike[str]) -> RankedRun:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from error
     if stopped == "interrupted":
         raise ValueError(f"{folder} was interrupted; finish it with --resume")
-    ranks = read_ranks(folder / RANKS)
-    with np.load(folder / RANKS, allow_pickle=False) as arrays:
-        user, length = (torch.from_numpy(arrays[key]) for key in ("user", "history_length"))
+    ranks, members, user, length = _read_arrays(folder / RANKS)
     for name, figures in record.metrics.items():
         found = summarize(ranks[name]) if name in ranks else {}
         if any(abs(value - found.get(metric, 0.0)) > 1e-9 for metric, value in figures.items()):
             raise ValueError(f"{folder}: {RANKS} and {METRICS} are of different runs")
-    groups = length_groups(length) | read_ranks(folder / RANKS, "group")
-    return RankedRun(record, ranks, user, groups)
+    return RankedRun(record, ranks, user, length_groups(length) | members)
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
+    """Ranks, groups, users and lengths of histories."""
+    try:
+        # numpy leaves a file open that it opened itself and that turns out to be damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            user, length = (torch.from_numpy(arrays[key]) for key in ("user", "history_length"))
+        return read_ranks(path), read_ranks(path, "group"), user, length
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}); run it again") from error
 
 
 def read_refit(folder: str | os.PathLike[str]) -> Refit:
@@ -87,7 +99,7 @@ def read_refit(folder: str | os.PathLike[str]) -> Refit:
     folder = Path(folder)
     record = read_run(folder).record
     about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if record.variant == REFIT:
+    if is_refit(record.settings):
         raise ValueError(f"{folder} is a refit itself; give the run that it was made from")
     if further := sorted(about.get("further_settings", {})):
         raise ValueError(

@@ -129,6 +129,11 @@ class RunRecord:
         return cls(**values)
 
 
+def is_refit(said: Mapping[str, Any]) -> bool:
+    """Whether settings, or what is said of weights, are of a refit: validation trained it, too."""
+    return "refit_of" in said
+
+
 def run_identity(record: RunRecord) -> str:
     """What tells a run from all others: its model and seed, on which code and when."""
     return f"{record.model} seed {record.seed}, {record.commit}, {record.date}"
@@ -145,10 +150,7 @@ class Environment(TypedDict):
 
 
 def append_record(path: str | os.PathLike[str], record: RunRecord) -> None:
-    """Append one line to a file of records; the line is there whole and on disk, or not at all.
-
-    One `write` to the locked file, opened for appending, then fsync. A line that a full disk cut
-    short is taken back.
+    """Append one line to a file of records (`append_line`).
 
     Args:
         path: a `.jsonl` file; it and its folder are created if absent.
@@ -159,8 +161,38 @@ def append_record(path: str | os.PathLike[str], record: RunRecord) -> None:
         OSError: the file cannot be written.
     """
     _check_possible(record)
+    append_line(path, record.to_json())
+
+
+def check_appendable(path: str | os.PathLike[str]) -> None:
+    """What `append_line` would refuse, to be asked before an hour of training.
+
+    Raises:
+        ValueError: it is a folder, or the file ends in the middle of a line.
+        OSError: the file cannot be read.
+    """
     path = Path(path)
-    line = (record.to_json() + "\n").encode("ascii")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file of records")
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                raise ValueError(f"{path} ends in the middle of a line; remove that line first")
+
+
+def append_line(path: str | os.PathLike[str], text: str) -> None:
+    """Append a line of ASCII; it is there whole and on disk, or not at all.
+
+    One `write` to the locked file, opened for appending, then fsync. A line that a full disk cut
+    short is taken back.
+
+    Raises:
+        ValueError: the file ends in the middle of a line.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    line = (text + "\n").encode("ascii")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -173,7 +205,7 @@ def append_record(path: str | os.PathLike[str], record: RunRecord) -> None:
                 raise ValueError(f"{path} ends in the middle of a line; remove that line first")
         if os.write(handle, line) != len(line):
             os.ftruncate(handle, size)
-            raise OSError(f"{path}: the disk took only part of a record; nothing was appended")
+            raise OSError(f"{path}: the disk took only part of a line; nothing was appended")
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -23,7 +23,14 @@ from tgrec.sampler import EventIndex
 from tgrec.training.distill import Teacher
 from tgrec.training.evaluate import SAMPLED, Evaluation, evaluate
 from tgrec.training.fit import fit
-from tgrec.training.record import REFIT, Environment, RunRecord, command_line, environment
+from tgrec.training.record import (
+    REFIT,
+    Environment,
+    RunRecord,
+    command_line,
+    environment,
+    is_refit,
+)
 from tgrec.training.refit import Refit
 from tgrec.training.report import RankedRun
 from tgrec.training.result import FitResult
@@ -130,8 +137,9 @@ def run(
     """
     given = dict(model.config)  # training may choose some of it
     name = type(model).name_of(name, given)
-    origin: dict[str, Any] = {} if refit is None else {"refit_of": refit.identity}
-    further = {**(further_settings or {}), **origin}
+    further = {**(further_settings or {}), **({"refit_of": refit.identity} if refit else {})}
+    # Whatever is made of the weights of a refit: validation says as little of it.
+    origin = {"refit_of": further["refit_of"]} if is_refit(further) else {}
     made_with = environment()  # now: the code may have moved on when a long run ends
     about = {
         "model": name,
@@ -248,7 +256,7 @@ def _record(
         seconds_per_epoch=result.seconds_per_epoch if result.epochs else None,
         metrics=evaluation.metrics(),
         groups=evaluation.group_metrics(),
-        variant=REFIT if "refit_of" in further else "",
+        variant=REFIT if is_refit(further) else "",
         **made_with,
     )
 
