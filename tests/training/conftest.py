@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tgrec.data import RecBatch, Split, leave_one_out
 from tgrec.models import MODELS, RecModel, SASRec
-from tgrec.testing import cycle_graph
-from tgrec.training import TrainSettings
+from tgrec.testing import cycle_graph, noise_graph
+from tgrec.training import FitResult, TrainSettings, fit
 
 SMALL: dict[str, Any] = {"d_model": 16, "n_heads": 2, "n_blocks": 1, "d_ff": 32, "max_len": 8}
 
@@ -33,6 +33,16 @@ def _one_thread() -> Iterator[None]:
 def split() -> Split:
     """48 users on a cycle of 24 items; three steps an epoch at a batch size of 16."""
     return leave_one_out(cycle_graph())
+
+
+@pytest.fixture(scope="session")
+def random_split() -> Callable[[int], Split]:
+    """``random_split(seed)``: 12 users with 3 to 12 of 9 items."""
+
+    def build(seed: int) -> Split:
+        return leave_one_out(noise_graph(num_users=12, num_items=9, length=(3, 12), seed=seed))
+
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +101,47 @@ def stop() -> Callable[..., Callable[..., None]]:
 
 
 @pytest.fixture
+def quiet(split: Split, settings: TrainSettings) -> Callable[..., FitResult]:
+    """``quiet(model, epochs=5)`` on the common split."""
+    return lambda model, **kwargs: fit(model, split, settings, show=False, **kwargs)
+
+
+@pytest.fixture
+def run() -> Callable[..., FitResult]:
+    """``run(model, split, settings, folder, resume=True)``."""
+    return lambda model, split, settings, folder, **kwargs: fit(
+        model, split, settings, folder=folder, show=False, **kwargs
+    )
+
+
+@pytest.fixture
+def checkpoint(
+    tmp_path: Path,
+    split: Split,
+    settings: TrainSettings,
+    make: Callable[..., RecModel],
+    run: Callable[..., FitResult],
+) -> Path:
+    """The folder of a finished run of one epoch that may go on to three."""
+    run(make(split), split, settings, tmp_path, epochs=1)
+    return tmp_path
+
+
+@pytest.fixture
 def no_litter(tmp_path: Path) -> Iterator[None]:
     """Whatever happens in a test, no temporary file is left."""
     yield
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture
+def holds() -> Callable[[RecModel, dict[str, Tensor]], bool]:
+    """Whether a model's parameters have the bits of a copy of them."""
+
+    def compare(model: RecModel, weights: dict[str, Tensor]) -> bool:
+        return all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+    return compare
 
 
 @pytest.fixture
