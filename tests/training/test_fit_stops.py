@@ -16,12 +16,10 @@ from torch import Tensor
 from tgrec.data import Split
 from tgrec.models.io import parameters_copy
 from tgrec.training import FitResult, NotFiniteError
-from tgrec.training import fit as fit_function
 from tgrec.training.checkpoint import CHECKPOINT
 from tgrec.training.fit import HISTORY
 
 Make = Callable[..., Any]
-module = __import__(fit_function.__module__, fromlist=["fit"])
 
 
 # ---- losses that are no numbers ---------------------------------------------------------------
