@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from tgrec.data import TemporalRecGraph
-from tgrec.datasets import BOARDS, simulate_movielens
+from tgrec.datasets import BOARDS, simulate_domains, simulate_movielens
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SMALL = "--d_model 8 --n_blocks 1 --d_ff 16 --max_len 10 --batch_size 16 --epochs 2 --eval_every 1"
@@ -100,5 +101,42 @@ def call(
             code = end.code if isinstance(end.code, int) else 1
         printed = capsys.readouterr()
         return Outcome(code, printed.out, printed.err, tmp_path / "runs")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trigrec_script() -> Iterator[ModuleType]:
+    """``benchmarks/trigrec.py`` as a module; beside it stand the scripts that it imports."""
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("trigrec")
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def trigrec(
+    trigrec_script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[[str], tuple[int, str]]:
+    """``trigrec("all --target food")``: on forty users; exit code, and all that was printed."""
+    graph = simulate_domains(num_users=40, num_items=30)[0]
+    monkeypatch.setenv("TGREC_DATA", str(tmp_path / "no data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for tag in ("simulated-food", "simulated-kitchen"):
+        board = replace(BOARDS[tag], load=lambda root, download: graph)
+        monkeypatch.setitem(BOARDS, tag, board)
+
+    def run(words: str) -> tuple[int, str]:
+        argv = ["trigrec.py", *shlex.split(words), "--out", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", argv)
+        code = 0
+        try:
+            trigrec_script.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
 
     return run

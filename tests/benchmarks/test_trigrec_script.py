@@ -1,127 +1,28 @@
-"""``benchmarks/trigrec.py``: overrides, and the whole pipeline on a tiny set."""
+"""``benchmarks/trigrec.py``: the whole pipeline on a tiny set, stopped and resumed."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import shlex
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tgrec.datasets import BOARDS, simulate_domains
 from tgrec.models import TriGRec
 from tgrec.training import read_kept_ranks, read_records, read_run
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = "--override d_model=8,d_ff=8,max_len=12,batch_size=16,num_epochs=1,eval_every=1"
 Call = Callable[[str], tuple[int, str]]
 
 
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("trigrec")
-    sys.path.remove(str(FOLDER))
-
-
-@pytest.fixture
-def overrides(script: ModuleType) -> ModuleType:
-    return importlib.import_module("overrides")
-
-
-@pytest.fixture
-def plans(script: ModuleType) -> ModuleType:
-    return importlib.import_module("trigrec_plan")
-
-
-@pytest.fixture
-def call(
-    script: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Call:
-    """The command on forty users: exit code, and all that was printed."""
-    graph = simulate_domains(num_users=40, num_items=30)[0]
-    monkeypatch.setenv("TGREC_DATA", str(tmp_path / "no data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for tag in ("simulated-food", "simulated-kitchen"):
-        board = replace(BOARDS[tag], load=lambda root, download: graph)
-        monkeypatch.setitem(BOARDS, tag, board)
-
-    def run(words: str) -> tuple[int, str]:
-        argv = ["trigrec.py", *shlex.split(words), "--out", str(tmp_path / "runs")]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = 0
-        try:
-            script.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return run
-
-
-KINDS = {"lr": float, "epochs": int, "joint": bool, "path": str, "size": int | None}
-
-
-def test_overrides_are_typed(overrides: ModuleType) -> None:
-    text = "lr=1e-4, num_epochs=50,joint=true,path=a/b=c.npy,size=None"
-    found = overrides.parse_overrides(text, KINDS)
-    assert found == {"lr": 1e-4, "epochs": 50, "joint": True, "path": "a/b=c.npy", "size": None}
-    assert isinstance(found["lr"], float)
-    assert overrides.parse_overrides("size=3", KINDS) == {"size": 3}
-    assert overrides.parse_overrides("", KINDS) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epoch=5", "there is no 'epoch'; did you mean 'epochs'"),
-        ("epochs=5.0", r"epochs needs to be an integer \(got '5.0'\)"),
-        ("lr=fast", "lr needs to be a number"),
-        ("joint=1", "joint needs to be True or False"),
-        ("lr", "'lr' is not NAME=VALUE"),
-        ("epochs=1,num_epochs=2", "'epochs' stands twice"),
-    ],
-)
-def test_wrong_overrides(text: str, message: str, overrides: ModuleType) -> None:
-    with pytest.raises(ValueError, match=message):
-        overrides.parse_overrides(text, KINDS)
-
-
-def test_the_keys_of_the_seed_are_known(plans: ModuleType, overrides: ModuleType) -> None:
-    kinds = {**plans.TRAIN_KINDS, **plans.MODEL_KINDS, **plans.FILE_KINDS}
-    text = (
-        "device=cpu,seed=1225,EPOCH_TO_LOAD=80,SPE_DOMAIN=B,spe_emb_path=a.npy,"
-        "cross_emb_path=b.npy,maxlen=10,lr=0.0005,batch_size=64,num_epochs=50"
-    )
-    found = overrides.parse_overrides(text, kinds)
-    assert (found["seed"], found["max_len"], found["EPOCH_TO_LOAD"]) == (1225, 10, 80)
-
-
-def test_a_weight_that_is_given_is_not_chosen_anew(plans: ModuleType) -> None:
-    def chooses(text: str) -> bool:
-        options = plans.Options(command="recommend", dataset="simulated", override=text)
-        return bool(plans.make_plan(options).model["choose_weight"])
-
-    assert chooses("lr=0.01")
-    assert not chooses("graph_weight=8")
-    assert chooses("graph_weight=8,choose_weight=True")
-
-
-def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
+def test_the_whole_pipeline(trigrec: Call, tmp_path: Path) -> None:
     record = tmp_path / "records.jsonl"
-    code, printed = call(f"all --target kitchen {TINY} --save_every 1 --record {record}")
+    code, printed = trigrec(f"all --target kitchen {TINY} --save_every 1 --record {record}")
     assert code == 0, printed
     assert "SIMULATED" in printed
     users, recommender = sorted((tmp_path / "runs").iterdir(), reverse=True)
@@ -152,60 +53,60 @@ def test_the_whole_pipeline(call: Call, tmp_path: Path) -> None:
     assert measured.settings["stage1_settings"]["epochs"] == 1
     # Stage 2 on the vectors of the files says what they hold.
     path = folder / "spe_emb_ep1_A.npy"
-    code, printed = call(f"all --target kitchen {TINY},spe_emb_path={path}")
+    code, printed = trigrec(f"all --target kitchen {TINY},spe_emb_path={path}")
     assert code == 0, printed
     assert "vectors come from files" in printed
     assert "stage 1" not in printed  # there is nothing that would read it
     assert "nothing says" not in printed
     # Training events of the one target are what the other one asks for.
-    code, printed = call(f"recommend --target food {TINY},spe_emb_path={path}")
+    code, printed = trigrec(f"recommend --target food {TINY},spe_emb_path={path}")
     assert code == 2
     assert "with board 'simulated-kitchen', and 'simulated-food' is asked for" in printed
     alone = tmp_path / "alone.npy"
     alone.write_bytes(path.read_bytes())
-    code, printed = call(f"recommend --target food {TINY},spe_emb_path={alone}")
+    code, printed = trigrec(f"recommend --target food {TINY},spe_emb_path={alone}")
     assert code == 0, printed
     assert "there is no users.json beside it, so nothing says" in " ".join(printed.split())
     # One of the domains, of one epoch.
-    code, printed = call(f"export --target kitchen {TINY},EPOCH_TO_LOAD=1,SPE_DOMAIN=B")
+    code, printed = trigrec(f"export --target kitchen {TINY},EPOCH_TO_LOAD=1,SPE_DOMAIN=B")
     assert code == 0, printed
     assert "exported 5 vectors of 40 users" in printed
-    code, printed = call(f"export --target kitchen {TINY},EPOCH_TO_LOAD=7")
+    code, printed = trigrec(f"export --target kitchen {TINY},EPOCH_TO_LOAD=7")
     assert code == 2
     assert "has the epochs [1] (got 7)" in printed
 
 
 def test_an_interrupted_stage_1_ends_all_of_it(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trigrec: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = f"all {TINY},num_epochs=2 --save_every 1".replace("num_epochs=1,", "")
     with monkeypatch.context() as patch:
         stop_at(patch, "users", 5)
-        code, printed = call(words)
+        code, printed = trigrec(words)
     assert code == 130
     assert "interrupted in epoch 2, validation NDCG@10" in printed
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name == "users-simulated-food-seed0"
     assert not (folder / "stage1.json").exists()
-    code, printed = call(f"recommend {TINY}")
+    code, printed = trigrec(f"recommend {TINY}")
     assert code == 2
     assert "has not come to its end; finish it with --resume" in printed
 
 
 def test_all_goes_on_where_it_was_stopped(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trigrec: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = f"all {TINY.replace('num_epochs=1', 'num_epochs=2')} --record {tmp_path / 'r.jsonl'}"
-    assert call(words)[0] == 0
+    assert trigrec(words)[0] == 0
     (tmp_path / "runs").rename(tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_at(patch, "users", 5)
-        assert call(words)[0] == 130
-    code, printed = call(f"{words} --resume")  # stage 2 was never begun
+        assert trigrec(words)[0] == 130
+    code, printed = trigrec(f"{words} --resume")  # stage 2 was never begun
     assert code == 0, printed
     with monkeypatch.context() as patch:
         stop_at(patch, "users", 1)  # stage 1 is finished: nothing of it is trained
-        code, printed = call(f"{words} --resume")
+        code, printed = trigrec(f"{words} --resume")
     assert code == 0, printed
     whole, once, again = read_records(tmp_path / "r.jsonl")
     assert whole.metrics == once.metrics == again.metrics
@@ -213,18 +114,18 @@ def test_all_goes_on_where_it_was_stopped(
     assert once.settings["stage1"] == again.settings["stage1"]
     assert len(list((tmp_path / "runs").iterdir())) == 2
     # On another stage 1 the same stage 2 cannot go on.
-    assert call(f"train {TINY},lr=0.05")[0] == 0
-    code, printed = call(f"recommend {TINY.replace('num_epochs=1', 'num_epochs=2')} --resume")
+    assert trigrec(f"train {TINY},lr=0.05")[0] == 0
+    code, printed = trigrec(f"recommend {TINY.replace('num_epochs=1', 'num_epochs=2')} --resume")
     assert code == 2
     assert "other settings (digest of the frozen parameters: '" in printed
 
 
-def test_what_stage_1_was_not_trained_with_is_refused(call: Call, tmp_path: Path) -> None:
-    assert call(f"train {TINY}")[0] == 0
+def test_what_stage_1_was_not_trained_with_is_refused(trigrec: Call, tmp_path: Path) -> None:
+    assert trigrec(f"train {TINY}")[0] == 0
     for command in ("export", "recommend"):
         for setting in ("maxlen=3", "use_graph=False", "adversary=0"):
             words = TINY.replace("max_len=12", setting) if "max" in setting else f"{TINY},{setting}"
-            code, printed = call(f"{command} {words}")
+            code, printed = trigrec(f"{command} {words}")
             assert code == 2
             name, _, value = setting.replace("maxlen", "max_len").partition("=")
             assert f"--override: {name}={float(value) if name == 'adversary' else value}" in printed
@@ -232,18 +133,18 @@ def test_what_stage_1_was_not_trained_with_is_refused(call: Call, tmp_path: Path
     for number, width in enumerate((8, 6)):
         np.save(tmp_path / f"{number}.npy", np.zeros((40, width), dtype=np.float32))
     files = f"spe_emb_path={tmp_path / '0.npy'},cross_emb_path={tmp_path / '1.npy'}"
-    code, printed = call(f"recommend --override {files}")
+    code, printed = trigrec(f"recommend --override {files}")
     assert code == 2
     assert "one width are needed (got spe_emb_path: 8, cross_emb_path: 6)" in printed
 
 
 def test_ablations_share_stage_1_and_are_read_back(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trigrec: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = f"ablations {TINY},adversary=0.2 --record {tmp_path / 'r.jsonl'} --only"
     with monkeypatch.context() as patch:
         stop_at(patch, "joint", 1)
-        code, printed = call(f"{words} vectors\\ only no\\ adversary joint")
+        code, printed = trigrec(f"{words} vectors\\ only no\\ adversary joint")
     assert code == 0, printed
     assert "4 variants of trigrec: full, no adversary, vectors only, joint" in printed
     assert "joint: interrupted in epoch 1" in printed
@@ -257,7 +158,7 @@ def test_ablations_share_stage_1_and_are_read_back(
     with monkeypatch.context() as patch:
         stop_at(patch, "users", 1)  # nothing but the joint model is trained
         stop_at(patch, "recommender", 1)
-        code, printed = call(f"{words} vectors\\ only no\\ adversary joint --resume")
+        code, printed = trigrec(f"{words} vectors\\ only no\\ adversary joint --resume")
     assert code == 0, printed
     assert printed.count("read back from") == 3
     assert "paired bootstrap over users against the full model" in " ".join(printed.split())
@@ -272,7 +173,7 @@ def test_ablations_share_stage_1_and_are_read_back(
     assert len(table.splitlines()) == 2 + 3
     with monkeypatch.context() as patch:
         stop_at(patch, "joint", 1)  # the joint model is read back as well
-        code, printed = call(f"{words} vectors\\ only no\\ adversary joint --resume")
+        code, printed = trigrec(f"{words} vectors\\ only no\\ adversary joint --resume")
     assert code == 0, printed
     assert len(read_records(tmp_path / "r.jsonl")) == 4
     first = [r.settings.get("stage1", {}).get("run") for r in records]
@@ -282,53 +183,24 @@ def test_ablations_share_stage_1_and_are_read_back(
 
 
 def test_gates_of_both_targets_are_drawn_together(
-    call: Call, monkeypatch: pytest.MonkeyPatch
+    trigrec: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[str]] = []
     stages = importlib.import_module("trigrec_stages")
     monkeypatch.setattr(stages, "draw_gates", lambda w, g, path: drawn.append([*w, *g]))
     for target in ("kitchen", "food"):
-        assert call(f"recommend --joint --target {target} {TINY}")[0] == 0
+        assert trigrec(f"recommend --joint --target {target} {TINY}")[0] == 0
     assert drawn == [["kitchen"] * 2, ["food", "kitchen"] * 2]
 
 
-def test_variants_of_every_part(plans: ModuleType) -> None:
-    ablations = importlib.import_module("trigrec_ablations")
-    plan = plans.make_plan(plans.Options(command="ablations", dataset="simulated"))
-    full, *others = [
-        ablations.changed(plan, change).model for change in ablations.chosen(()).values()
-    ]
-    differing = [{k for k in other if other[k] != full.get(k)} for other in others]
-    parts = [{"adversary"}, {"separation"}, {"alignment"}, {"use_graph"}, {"encode_graph"}]
-    assert differing == [*parts, {"inputs"}, {"inputs"}, set()]
-
-
-def test_a_variant_that_is_the_full_model_is_left_out(
-    plans: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ablations = importlib.import_module("trigrec_ablations")
-    names = ("no adversary", "no graph", "joint", "sequence only")
-
-    def left(text: str, only: tuple[str, ...] = ()) -> list[str]:
-        options = plans.Options("ablations", dataset="simulated", override=text, only=only)
-        variants = ablations.chosen(only or names)
-        return list(ablations.differing(plans.make_plan(options), variants))
-
-    assert left("adversary=0.3") == ["full", *names[:2], names[3], names[2]]
-    assert left("adversary=0,use_graph=False") == ["full", "sequence only", "joint"]
-    assert "left out, being the full model with" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(ValueError, match="--only: 'no graph' is the full model with --override"):
-        left("use_graph=False", names)
-
-
-def test_what_stage_1_was_trained_with_is_recorded(call: Call, tmp_path: Path) -> None:
+def test_what_stage_1_was_trained_with_is_recorded(trigrec: Call, tmp_path: Path) -> None:
     """Where it is not the golden way: such a run is in no row with golden ones."""
     words = "d_model=8,d_ff=8,max_len=12,eval_every=1"
     folder = tmp_path / "runs" / "users-simulated-food-seed0"
-    assert call(f"train --override {words},epochs=1,mask_prob=0.2")[0] == 0
+    assert trigrec(f"train --override {words},epochs=1,mask_prob=0.2")[0] == 0
     record = tmp_path / "r.jsonl"
     again = f"recommend --override {words},epochs=1 --record {record}"
-    assert call(again)[0] == 0
+    assert trigrec(again)[0] == 0
     config = json.loads((folder / "config.json").read_text())
     # Had all been golden but seed and device, and what a record of stage 2 says as well:
     golden = {**config["settings"], "epochs": 24, "eval_every": 6, "seed": 3, "device": "cuda"}
@@ -340,10 +212,25 @@ def test_what_stage_1_was_trained_with_is_recorded(call: Call, tmp_path: Path) -
     assert replace(first, settings={**golden, "lr": 0.5}).unlike(plan) == {"lr": 0.5}
     assert replace(first, settings=None).unlike(plan) == {"training": "not known"}
     (folder / "config.json").unlink()  # as older ones are
-    assert call(again)[0] == 0
+    assert trigrec(again)[0] == 0
     said = [r.settings["stage1_settings"] for r in read_records(record)]
     assert said == [{"epochs": 1, "eval_every": 1, "mask_prob": 0.2},
                     {"mask_prob": 0.2, "training": "not known"}]  # fmt: skip
+
+
+def test_joint_without_and_baselines(trigrec: Call, tmp_path: Path) -> None:
+    code, printed = trigrec(f"recommend --joint --without graph adversary {TINY}")
+    assert code == 0, printed
+    code, printed = trigrec(f"baselines --models markov sasrec {TINY}")
+    assert code == 0, printed
+    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert names == [
+        "markov_alone-simulated-food-seed0",
+        "markov_pooled-simulated-food-seed0",
+        "sasrec_alone-simulated-food-seed0",
+        "sasrec_pooled-simulated-food-seed0",
+        "trigrec_joint-no_adversary-no_graph-simulated-food-seed0",
+    ]
 
 
 def stop_at(patch: pytest.MonkeyPatch, stage: str, step: int) -> None:
@@ -358,94 +245,3 @@ def stop_at(patch: pytest.MonkeyPatch, stage: str, step: int) -> None:
         return terms(self, batch)
 
     patch.setattr(TriGRec, "loss_terms", counted)
-
-
-def test_joint_without_and_baselines(call: Call, tmp_path: Path) -> None:
-    code, printed = call(f"recommend --joint --without graph adversary {TINY}")
-    assert code == 0, printed
-    code, printed = call(f"baselines --models markov sasrec {TINY}")
-    assert code == 0, printed
-    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
-    assert names == [
-        "markov_alone-simulated-food-seed0",
-        "markov_pooled-simulated-food-seed0",
-        "sasrec_alone-simulated-food-seed0",
-        "sasrec_pooled-simulated-food-seed0",
-        "trigrec_joint-no_adversary-no_graph-simulated-food-seed0",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("ablations --joint", "--joint is not read by 'ablations' (got True); choose its variant"),
-        ("ablations --models sasrec", "--models is not read by 'ablations' (got ('sasrec',))"),
-        ("baselines --joint", "--joint is not read by 'baselines' (got True); leave it out"),
-        ("baselines --without graph", "--without is not read by 'baselines' (got ('graph',))"),
-        ("baselines --inputs vectors", "--inputs is not read by 'baselines' (got 'vectors')"),
-        ("baselines --resume", "--resume is not read by 'baselines'"),
-        ("baselines --save_every 5", "--save_every is not read by 'baselines' (got 5)"),
-        ("all --joint --save_every 5", "which --joint does not have (got 5)"),
-        ("all --joint --inputs sequence", "--joint is not read with --inputs sequence"),
-        ("recommend --inputs sequence --override adversary=0.7",
-         "--override adversary=0.7 is not read with --inputs sequence"),
-        ("recommend --inputs sequence --without separation",
-         "--without separation is not read with --inputs sequence"),
-        ("recommend --override spe_emb_path=a.npy,alignment=0.7",
-         "--override alignment=0.7 is not read with --override spe_emb_path"),
-        ("ablations --override adversary=0 --only 'no adversary'",
-         "'no adversary' is the full model with --override 'adversary=0'; leave it out"),
-        ("ablations --only graph", "'graph' is no variant of trigrec; did you mean 'no graph'"),
-        ("all --only joint", "--only is not read by 'all' (got ('joint',)); leave it out"),
-        ("train --save_every 0", "--save_every needs to be a positive integer (got 0)"),
-        ("train --override device=foo", "'device' 'foo' cannot be used here"),
-        ("recommend --override inputs=sequence", "inputs is an option of its own; give --inputs"),
-        ("recommend", "there is no stage 1 'users-simulated-food-seed0'"),
-        ("recommend --joint --override EPOCH_TO_LOAD=1", "is not read by 'recommend --joint'"),
-        ("train --override SPE_DOMAIN=A", "SPE_DOMAIN is not read by 'train'"),
-        ("all --override EPOCH_TO_LOAD=7", "every 2 of 24 (got 7)"),
-        ("all --override spe_emb_path=no.npy", "there is no file 'no.npy'"),
-        ("train --without graph --override use_graph=False", "give one of them"),
-        ("train --without adversary --without graph", "--without is given twice"),
-        ("train --override graph_weight=9", "graph_weight is not read by 'train'"),
-        ("all --override graph_weight=nan", "'graph_weight' needs to be a weight of at least 0"),
-        ("train --override LR=1", "did you mean 'lr'"),
-        ("baselines --models trigrec --where pooled", "--where needs 'alone' for trigrec"),
-        ("all --where alone", "--where is not read by 'all'"),
-        ("train --without graph encoder", "--without graph encoder: the graph has no encoder"),
-        ("recommend --inputs sequence --without encoder",
-         "--without encoder is not read with --inputs sequence"),
-        ("all --inputs sequence --override encode_graph=False",
-         "--override encode_graph=False is not read with --inputs sequence"),
-        ("baselines --override alignment=0.3", "has a setting 'alignment'"),
-        ("train --override epoch=3", "did you mean 'epochs'"),
-        ("baselines --models popularty", "did you mean 'popularity'"),
-        ("train --joint", "--joint is not read by 'train'"),
-        ("export", "there is no stage 1"),
-        ("export --override SPE_DOMAIN=C", "SPE_DOMAIN needs to be one of"),
-        ("train --dataset trigrec", "trigrec: no file"),
-    ],
-)  # fmt: skip
-def test_wrong_commands(words: str, message: str, call: Call, tmp_path: Path) -> None:
-    code, printed = call(words)
-    assert code in (1, 2)
-    assert message in " ".join(printed.split())
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_other_script_sends_boards_of_domains_here(
-    ml1m: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["ml1m.py", "--board", "trigrec-food"])
-    with pytest.raises(SystemExit):
-        ml1m.main()
-    assert "measured by benchmarks/trigrec.py" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("target", ["food", "kitchen"])
-def test_trigrec_of_one_domain_is_a_baseline(target: str, call: Call) -> None:
-    """Each domain has its own number among several; alone it is the only one."""
-    words = f"baselines --models trigrec --where alone --target {target}"
-    code, printed = call(f"{words} --override epochs=1,d_model=8,n_heads=1,d_ff=8")
-    assert code == 0
-    assert "trigrec_alone" in printed

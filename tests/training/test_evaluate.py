@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from tgrec.testing import noise_graph
 from tgrec.training import evaluate
 
 ITEMS = 9
+Draw = Callable[[int], Split]
 
 
 class Fixed(RecModel):
@@ -48,10 +50,6 @@ class Fixed(RecModel):
 def random_scores(users: int, seed: int, levels: int = 4) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.randint(levels, (users, ITEMS), generator=g).float()
-
-
-def random_split(seed: int) -> Split:
-    return leave_one_out(noise_graph(num_users=12, num_items=ITEMS, length=(3, 12), seed=seed))
 
 
 def pasts(split: Split, targets: Targets) -> list[set[int]]:
@@ -83,7 +81,9 @@ def brute(scores: Tensor, targets: Targets, seen: list[set[int]]) -> list[int]:
 
 @given(st.integers(0, 10_000), st.booleans(), st.integers(1, 14))
 @settings(max_examples=60, deadline=None)
-def test_ranks_by_brute_force(seed: int, remove_seen: bool, batch_size: int) -> None:
+def test_ranks_by_brute_force(
+    random_split: Draw, seed: int, remove_seen: bool, batch_size: int
+) -> None:
     split, scores = random_split(seed % 7), random_scores(12, seed)
     for targets in (split.val, split.test):
         seen = pasts(split, targets)
@@ -101,7 +101,7 @@ def test_ranks_by_brute_force(seed: int, remove_seen: bool, batch_size: int) -> 
         assert out.ranks.keys() == {"full"}
 
 
-def test_what_are_no_candidate_sets() -> None:
+def test_what_are_no_candidate_sets(random_split: Draw) -> None:
     split = random_split(0)
     no_sets: tuple[Any, ...] = ("uniform-100", None, 100)
     for sets in no_sets:
@@ -124,7 +124,7 @@ def test_several_seen_and_a_target_that_was_seen_before() -> None:
     assert kept.ranks["full"].tolist() == [7]
 
 
-def test_constant_scores_get_the_worst_rank() -> None:
+def test_constant_scores_get_the_worst_rank(random_split: Draw) -> None:
     split = random_split(1)
     out = evaluate(Fixed(torch.zeros(12, ITEMS)), split, split.test, remove_seen=False)
     assert out.ranks["full"].tolist() == [ITEMS] * len(split.test)
@@ -132,7 +132,7 @@ def test_constant_scores_get_the_worst_rank() -> None:
 
 @given(st.permutations(range(12)))
 @settings(max_examples=20, deadline=None)
-def test_the_order_of_targets_is_that_of_the_ranks(order: list[int]) -> None:
+def test_the_order_of_targets_is_that_of_the_ranks(random_split: Draw, order: list[int]) -> None:
     split, scores = random_split(2), random_scores(12, 3)
     rows = torch.tensor([k for k in order if k < len(split.test)])
     whole = evaluate(Fixed(scores), split, split.test, batch_size=5)
@@ -142,7 +142,15 @@ def test_the_order_of_targets_is_that_of_the_ranks(order: list[int]) -> None:
     assert torch.equal(part.history_length, whole.history_length[rows])
 
 
-def test_history_lengths_and_groups() -> None:
+def test_an_index_can_be_shared(random_split: Draw) -> None:
+    split, scores = random_split(6), random_scores(12, 9)
+    index = EventIndex(split.graph)
+    a = evaluate(Fixed(scores), split, split.test, index=index)
+    b = evaluate(Fixed(scores), split, split.test)
+    assert all(torch.equal(a.ranks[k], b.ranks[k]) for k in b.ranks)
+
+
+def test_history_lengths_and_groups(random_split: Draw) -> None:
     split = random_split(3)
     out = evaluate(Fixed(random_scores(12, 0)), split, split.test)
     index = EventIndex(split.graph)
@@ -209,7 +217,7 @@ def test_histories_are_those_of_the_whole_graph() -> None:
 # ---- sampled candidates ----------------------------------------------------------------------
 
 
-def test_candidates_hold_neither_past_nor_target() -> None:
+def test_candidates_hold_neither_past_nor_target(random_split: Draw) -> None:
     split = random_split(4)
     seen = pasts(split, split.test)
     scores = torch.zeros(12, ITEMS)
@@ -280,7 +288,7 @@ def test_what_training_never_saw_is_a_miss() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_users_without_a_past_are_ranked_too(batch_size: int) -> None:
+def test_users_without_a_past_are_ranked_too(batch_size: int, random_split: Draw) -> None:
     split = random_split(5)
     nobody = replace(split.test, cut=split.test.cut * 0)
     torch.manual_seed(0)
@@ -288,131 +296,3 @@ def test_users_without_a_past_are_ranked_too(batch_size: int) -> None:
     out = evaluate(model, split, nobody, batch_size=batch_size)
     assert (out.history_length == 0).all()
     assert ((out.ranks["full"] >= 1) & (out.ranks["full"] <= ITEMS)).all()
-
-
-# ---- what is refused, and what is left as it was ---------------------------------------------
-
-
-def refused(scores: Any, error: type[Exception], message: str) -> None:
-    class Bad(RecModel):
-        sampling = Sampling()
-
-        def score(self, batch: RecBatch) -> Tensor:
-            return scores(batch.user.numel())
-
-    split = random_split(0)
-    model = Bad(ITEMS).train()
-    with pytest.raises(error, match=message):
-        evaluate(model, split, split.test)
-    assert model.training  # put back even so
-
-
-def test_scores_that_cannot_be_ranked() -> None:
-    def one_nan(rows: int) -> Tensor:
-        scores = torch.zeros(rows, ITEMS)
-        scores[rows // 2, 3] = torch.nan
-        return scores
-
-    refused(one_nan, ValueError, r"scores\[\d+, 3\] is NaN \(1 of \d+ rows")
-    refused(
-        lambda rows: torch.zeros(rows, ITEMS + 1),
-        ValueError,
-        r"Bad.score returned \[\d+, 10\] for \d+ users and 9 items; was the model made for another",
-    )
-    refused(lambda rows: torch.zeros(1, ITEMS), ValueError, r"Bad.score returned \[1, 9\]")
-    refused(lambda rows: torch.zeros(rows, ITEMS).double(), TypeError, "must be torch.float32")
-
-
-def test_a_product_that_autocast_rounds_is_made_again() -> None:
-    class Linear(RecModel):
-        sampling = Sampling()
-
-        def __init__(self) -> None:
-            super().__init__(ITEMS)
-            torch.manual_seed(0)
-            self.user = nn.Embedding(12, 8)
-            self.out = nn.Linear(8, ITEMS)
-
-        def score(self, batch: RecBatch) -> Tensor:
-            return self.out(self.user(batch.user))
-
-    split, model = random_split(0), Linear()
-    exact = evaluate(model, split, split.test)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert model.score(RecBatch(torch.arange(3))).dtype == torch.bfloat16
-        rounded = evaluate(model, split, split.test)
-    assert torch.equal(exact.ranks["full"], rounded.ranks["full"])
-
-
-def test_amp_runs_the_model_in_bfloat16_and_the_ranking_in_float32() -> None:
-    class Precise(SASRec):
-        seen: list[bool] = []
-
-        def score(self, batch: RecBatch) -> Tensor:
-            self.seen.append(torch.is_autocast_enabled("cpu"))
-            return super().score(batch)
-
-    split = random_split(0)
-    torch.manual_seed(0)
-    model = Precise(ITEMS, d_model=64, n_blocks=2, d_ff=64, max_len=6)
-    exact = evaluate(model, split, split.test)
-    assert not any(Precise.seen)
-    Precise.seen.clear()
-    rounded = evaluate(model, split, split.test, amp=True)
-    assert all(Precise.seen)
-    for name in exact.ranks:
-        assert ((exact.ranks[name] - rounded.ranks[name]).abs() <= 1).all()  # close scores swap
-    assert not torch.is_autocast_enabled("cpu")
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # what the caller has set stays
-        Precise.seen.clear()
-        evaluate(model, split, split.test)
-        assert all(Precise.seen)
-
-
-def test_the_model_and_the_gradients_are_left_alone() -> None:
-    split = random_split(0)
-    model = SASRec(ITEMS, d_model=8, n_blocks=1, d_ff=8, max_len=6, dropout=0.5)
-    for training in (True, False):
-        model.train(training)
-        first, second = (evaluate(model, split, split.test) for _ in range(2))
-        assert torch.equal(first.ranks["full"], second.ranks["full"])  # no dropout
-        assert model.training == training
-        assert all(p.grad is None for p in model.parameters())
-
-
-def test_an_index_can_be_shared() -> None:
-    split, scores = random_split(6), random_scores(12, 9)
-    index = EventIndex(split.graph)
-    a = evaluate(Fixed(scores), split, split.test, index=index)
-    b = evaluate(Fixed(scores), split, split.test)
-    assert all(torch.equal(a.ranks[k], b.ranks[k]) for k in b.ranks)
-
-
-def test_track_t2_asks_with_the_time_of_the_target() -> None:
-    class Clock(RecModel):
-        sampling = Sampling(max_len=3)
-        heard: list[Tensor | None] = []
-
-        def score(self, batch: RecBatch) -> Tensor:
-            self.heard.append(batch.query_time)
-            return torch.zeros(batch.user.numel(), ITEMS)
-
-    split = random_split(0)
-    evaluate(Clock(ITEMS), split, split.test)
-    assert Clock.heard == [None]
-    evaluate(Clock(ITEMS), split, split.test, track="T2")
-    heard = Clock.heard[-1]
-    assert heard is not None
-    assert split.test.time is not None
-    assert sorted(heard[:, -1].tolist()) == sorted(split.test.time.tolist())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.cuda
-def test_the_same_on_a_gpu() -> None:
-    split = random_split(6)
-    model = Popularity.from_graph(split.train)
-    here = evaluate(model, split, split.test)
-    there = evaluate(model.cuda(), split, split.test, device="cuda")
-    for name in here.ranks:
-        assert torch.equal(here.ranks[name], there.ranks[name])
