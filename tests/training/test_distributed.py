@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tgrec.training.distributed import Workers, start_workers
+from tgrec.training.distributed import Workers, start_workers, take_device
 
 SCRIPT = Path(__file__).with_name("train_together.py")
 spec = importlib.util.spec_from_file_location("train_together", SCRIPT)
@@ -112,3 +112,31 @@ def test_without_torchrun_nothing_is_started(monkeypatch: pytest.MonkeyPatch) ->
     assert alone.is_main
     assert alone.total(value) is value
     assert alone.agree(0.5, torch.device("cpu")) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "taken"),
+    [
+        ("cpu", {"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, []),
+        ("cuda", {}, []),  # what the caller has chosen stays
+        ("cuda:1", {}, [1]),
+        ("cuda", {"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, [1]),
+    ],
+)
+def test_each_process_takes_a_device_of_its_own(
+    device: str, variables: dict[str, str], taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    for name in ("LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    take_device(torch.device(device))
+    assert asked == taken
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="'cuda:0' is one device, and several processes"):
+        take_device(torch.device("cuda:0"))

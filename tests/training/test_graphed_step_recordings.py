@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from tgrec.data import History, RecBatch, Sampling, SoftLabels, Split
 from tgrec.loader import SeedLoader, training_seeds
 from tgrec.models import MODELS, RecModel
+from tgrec.nn.transition import TransitionTable
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph
 from tgrec.training import FitResult, Teacher, TrainSettings, fit, graphed_step
@@ -90,16 +91,19 @@ def test_no_more_are_recorded_than_asked_for(
 def test_weights_that_have_moved_are_recorded_anew(
     model_of: Make, recorder_class: Any, batches: Make
 ) -> None:
-    model, recorder = model_of("sasrec"), recorder_class()
+    model, recorder = model_of("tgt_bert4rec"), recorder_class()
     step = GraphedStep(lambda batch: None, model, recorder)
     batch = batches(model)[0]
-    for moved in (False, False, True, False):
-        if moved:
+    table = next(m for m in model.modules() if isinstance(m, TransitionTable))
+    for moved in (None, None, "weights", None, "counts", None):
+        if moved == "weights":
             model.item.data = model.item.data.clone()
+        if moved == "counts":  # as loading weights leaves them, until they are read again
+            table.dense = torch.ones(1)
         step.start_epoch()
         for _ in range(3):
             step(batch)
-    assert (recorder.ran, recorder.recorded) == (1, 2)
+    assert (recorder.ran, recorder.recorded) == (3, 3)
 
 
 def test_steady_batches_have_shapes_that_come_back() -> None:
@@ -159,6 +163,40 @@ def test_who_asks_for_what_cannot_be_is_told_once(
         assert err.count("cuda_graphs: the steps are not captured") == (asked is True)
         assert (said in err) == (asked is True)
     assert recorder_class.made == []
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("name", ["sasrec", "tgt_bert4rec"])
+def test_a_step_that_cannot_be_recorded_is_run_as_it_is(
+    name: str,
+    model_of: Make,
+    many_shapes: Split,
+    exact: TrainSettings,
+    recorder_class: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def record(self: Any, work: Callable[[], None]) -> Callable[[], None]:
+        def refuse(self: TrainStep) -> None:
+            raise RuntimeError("no capture")
+
+        with monkeypatch.context() as patch:  # the backward pass has been seen by then
+            patch.setattr(TrainStep, "_update", refuse)
+            work()
+        raise AssertionError
+
+    monkeypatch.setattr(recorder_class, "record", record)
+    runs = []
+    for asked in (None, False):
+        model = model_of(name, dropout=0.0)  # whose draws the vain attempt would move
+        result = fit(model, many_shapes, replace(exact, cuda_graphs=asked), show=False)
+        runs.append(([e["loss"] for e in result.history], [p.detach() for p in model.parameters()]))
+        err = capsys.readouterr().err
+        assert err.count("not captured, for one could not be: no capture") == (asked is None)
+    assert runs[0][0] == runs[1][0]
+    assert all(map(torch.equal, runs[0][1], runs[1][1]))
+    with pytest.raises(RuntimeError, match="no capture"):
+        fit(model_of(name), many_shapes, replace(exact, cuda_graphs=True))
 
 
 @pytest.mark.parametrize("value", [1, "yes", 0.0])
