@@ -177,12 +177,13 @@ class SeedLoader:
 
     def eval_batches(self, seeds: Targets, batch_size: int) -> Iterator[tuple[Tensor, RecBatch]]:
         """All seeds once, similar lengths together, the longest first: (rows of seeds, batch)."""
-        length = self._padded(self.lengths(seeds))
+        length = self._padded(self.lengths(seeds)).cpu()
         order = torch.argsort(length, stable=True)
+        longest = [int(length[rows[-1]]) for rows in order.split(batch_size)]
+        there = order.to(seeds.user.device).split(batch_size)  # at once, as for training
         # What a longer batch has freed has room for a shorter one, but not the other way round.
-        for rows in reversed(order.split(batch_size)):
-            longest = int(length[rows[-1]])
-            yield rows, self.batch(seeds.select(rows), max_len=longest)
+        for rows, most in reversed(list(zip(there, longest, strict=True))):
+            yield rows, self.batch(seeds.select(rows), max_len=most)
 
     def train_batches(
         self,

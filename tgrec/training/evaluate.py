@@ -117,7 +117,7 @@ def evaluate(
     ranked = _Ranked.of(split, targets, device)
     sets = (SAMPLED if sampled else {}) if isinstance(sampled, bool) else sampled
     names = ["full", *sets]
-    ranks = {name: torch.zeros(len(targets), dtype=torch.int64) for name in names}
+    ranks = {name: torch.zeros_like(asked.item) for name in names}
     was_training = model.training
     model.eval()
     try:
@@ -134,14 +134,12 @@ def evaluate(
             scores, part, seen, counts = ranked.only(
                 scores, part, past_items(index, part.user, part.cut), popularity
             )
-            here = rows.cpu()
-            ranks["full"][here] = target_ranks(
-                scores, part.item, seen if remove_seen else None
-            ).cpu()
+            ranks["full"][rows] = target_ranks(scores, part.item, seen if remove_seen else None)
             for name, negatives in _candidates(part, seen, counts, sets).items():
-                ranks[name][here] = candidate_ranks(scores, part.item, negatives).cpu()
+                ranks[name][rows] = candidate_ranks(scores, part.item, negatives)
     finally:
         model.train(was_training)
+    ranks = {name: found.cpu() for name, found in ranks.items()}
     length, counts = loader.lengths(asked).cpu(), popularity.cpu()
     groups = {
         **length_groups(length),
