@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 import tyro
 from find_model import called, made_as
-from tie_audits import FILE as TIE_AUDITS
 from tie_audits import audit_table
 from torch import Tensor
 
@@ -86,7 +85,7 @@ def main(check: bool = False, root: Path = ROOT) -> None:
 
 def load(root: Path) -> list[RunRecord]:
     """All records below `root`, by file name and line."""
-    files = sorted(set((root / RESULTS).glob("*.jsonl")) - {root / RESULTS / TIE_AUDITS})
+    files = sorted((root / RESULTS).glob("*.jsonl"))
     return [record for file in files for record in read_records(file)]
 
 

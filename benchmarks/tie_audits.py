@@ -13,7 +13,7 @@ from tgrec.training import RunRecord
 from tgrec.training.record import append_line
 from tgrec.training.report import board_title, run_label
 
-FILE = "tie_audit.jsonl"  # beside the files of records
+FILE = "audits/ties.jsonl"  # in the folder of the files of records, among which it is none
 # Of a record's settings: where it ran, and what came out.
 NOT_OF_THE_MODEL = frozenset({"device", "seed", "val", "best_epoch", "chosen"})
 

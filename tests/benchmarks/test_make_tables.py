@@ -162,7 +162,7 @@ def test_a_line_that_is_no_audit_is_named(script: ModuleType, tmp_path: Path) ->
     file = tmp_path / audits.FILE
     for line in ("{}", "[1]", "no"):
         file.write_text(file.read_text().splitlines()[0] + f"\n{line}\n")
-        with pytest.raises(ValueError, match=r"tie_audit.jsonl, line 2 is no tie audit"):
+        with pytest.raises(ValueError, match=r"ties.jsonl, line 2 is no tie audit"):
             audits.audit_table("any", tmp_path)
 
 

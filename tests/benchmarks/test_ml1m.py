@@ -148,11 +148,11 @@ def test_a_tie_audit_is_printed_and_kept(call: Call, tmp_path: Path) -> None:
     assert len(audit) == 2
     assert all(len(values) == 5 for values in audit.values())
     assert done.out.count("tie audit of gap_markov") == 2
-    assert not list(tmp_path.rglob("tie_audit.jsonl"))
+    assert not list(tmp_path.rglob("ties.jsonl"))
     records = tmp_path / "records" / "r.jsonl"
     other = call("--model sasrec --tie_audit True --record", str(records), small=True)
     (record,) = read_records(records)
-    (line,) = (records.parent / "tie_audit.jsonl").read_text().splitlines()
+    (line,) = (records.parent / "audits" / "ties.jsonl").read_text().splitlines()
     kept = json.loads(line)
     assert kept["permuted"] == read(other.runs / "sasrec-simulated-loo-T1-seed0" / "tie_audit.json")
     assert kept["as_filed"] == record.metrics["full"]["NDCG@10"]

@@ -82,7 +82,8 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
         assert TrainSettings().amp == native
         assert TrainSettings(precision="bf16").amp
         assert not TrainSettings(precision="fp32").amp
-    assert TrainSettings(device="cuda").amp
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda native=native, **_: native)
+        assert TrainSettings(device="cuda").amp == native
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         with autocast(TrainSettings(precision=precision)):  # type: ignore[arg-type]
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
