@@ -22,13 +22,7 @@ from tgrec.datasets import BOARDS, DatasetNotFound, checksum, load_board
 from tgrec.loader import Track
 from tgrec.models import MODELS, Ensemble, load_model
 from tgrec.training import RankedRun, RunRecord, check_device, evaluate, read_run, record_run
-from tgrec.training.record import (
-    REFIT,
-    command_line,
-    environment,
-    is_refit,
-    run_identity,
-)
+from tgrec.training.record import REFIT, command_line, environment, is_refit, run_identity
 
 
 def main() -> None:

@@ -156,3 +156,18 @@ def test_its_weights_choose_nothing_on_validation(
     ensemble = importlib.import_module("ensemble")
     with pytest.raises(ValueError, match="an ensemble is asked on validation too"):
         ensemble.measure((first, refit))
+
+
+def test_settings_of_another_version_are_named(call: Call, first: Path) -> None:
+    about = read(first / "config.json")
+    about["model_config"]["of_tomorrow"] = 1
+    (first / "config.json").write_text(json.dumps(about))
+    said = call("--refit", str(first)).error
+    assert "has settings that TGTBERT4Rec does not take" in said
+    assert "'of_tomorrow'" in said
+
+
+def test_where_the_record_goes_is_asked_before_the_training(call: Call, tmp_path: Path) -> None:
+    done = call("--model sasrec --record", str(tmp_path))
+    assert "is a folder; name a file of records" in done.error
+    assert done.folders == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 
 from tgrec.data import Split, leave_one_out
 from tgrec.datasets import simulate_movielens
@@ -136,3 +138,39 @@ def test_seconds_to_a_quality(bench: Any, split: Split, quality: float, said: st
     assert len(lines) == (2 if quality < 1 else 3)
     assert 0 < best < 1
     assert 0 < seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--users 0", "--users needs to be at least 1 (got 0)"),
+        ("--to-quality --epochs 0", "--epochs needs to be at least 1 (got 0)"),
+        ("--to-quality --quality 2", "--quality needs to lie in (0, 1] (got 2.0)"),
+        ("--to-quality --quality nan", "--quality needs to lie in (0, 1] (got nan)"),
+        ("--to-quality --users 5", "--users is not read with --to-quality"),
+        ("--to-quality --no-compiled", "--no_compiled is not read with --to-quality"),
+        ("--quality 0.3", "--quality is read with --to-quality only"),
+        ("--epochs 3", "--epochs is read with --to-quality only"),
+        ("--rounds 1 --rounds 2", "--rounds is given twice"),
+        ("--model", "--model needs at least one"),
+    ],
+)
+def test_what_is_out_of_range_or_would_not_be_read_is_refused(
+    bench: Any, words: str, said: str
+) -> None:
+    script = bench("throughput")
+    given = ["--dataset", "simulated", *words.split()]
+    with pytest.raises(ValueError, match=re.escape(said)):
+        script.measure(tyro.cli(script.Options, args=given), given)
+
+
+def test_the_time_of_a_side_is_that_of_all_rows(
+    bench: Any, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = bench("training_sides")
+    sides = module.TrainingSides("hstu", split, OPTIONS)
+    monkeypatch.setattr(module, "timed", lambda epoch, settings: 3.0)
+    whole = [float(row[2].removesuffix(" s")) for row in sides.rows(rounds=1)]
+    sides.share = {"fp32": 0.5}
+    half = [float(row[2].removesuffix(" s")) for row in sides.rows(rounds=1)]
+    assert half == pytest.approx([2 * whole[0], whole[1]], rel=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,18 @@ def make() -> Callable[..., RecModel]:
         return MODELS[name].from_graph(split.train, **{**small, **kwargs})
 
     return build
+
+
+@pytest.fixture
+def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces Adam by gradient descent with rate 1, so that a step is minus the gradient."""
+
+    def descent(model: RecModel, settings: TrainSettings) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=1.0)
+
+    # The module; ``tgrec.training.fit`` is also the name of its function.
+    monkeypatch.setattr(sys.modules[fit.__module__], "adam", descent)
+    monkeypatch.setattr(TrainSettings, "lr_at", lambda self, step, total: 1.0)
 
 
 class Interfering(SASRec):

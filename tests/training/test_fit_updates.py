@@ -20,14 +20,6 @@ Make = Callable[..., Any]
 module = __import__(fit_function.__module__, fromlist=["fit"])
 
 
-@pytest.fixture
-def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces Adam by gradient descent with rate 1, so that a step is minus the gradient."""
-    descent = lambda model, settings: torch.optim.SGD(model.parameters(), lr=1.0)  # noqa: E731
-    monkeypatch.setattr(module, "adam", descent)
-    monkeypatch.setattr(TrainSettings, "lr_at", lambda self, step, total: 1.0)
-
-
 def step_of(model: RecModel, split: Split, **settings: Any) -> Tensor:
     """All parameters' change in one epoch, flat."""
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])

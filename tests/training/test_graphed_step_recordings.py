@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from tgrec.data import History, RecBatch, Sampling, SoftLabels, Split
 from tgrec.loader import SeedLoader, training_seeds
-from tgrec.models import MODELS, RecModel
+from tgrec.models import MODELS, RecModel, SASRec
 from tgrec.nn.transition import TransitionTable
 from tgrec.sampler import EventIndex
 from tgrec.testing import noise_graph
@@ -128,7 +128,7 @@ def test_steady_batches_have_shapes_that_come_back() -> None:
 # ---- who is not recorded ----------------------------------------------------------------------
 
 
-class Own(MODELS["sasrec"]):  # type: ignore[misc]
+class Own(SASRec):
     pass
 
 

@@ -99,14 +99,6 @@ def test_what_has_no_rows_of_events_stays_whole() -> None:
 # ---- what they add up to ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces Adam by gradient descent with rate 1, so that a step is minus the gradient."""
-    descent = lambda model, settings: torch.optim.SGD(model.parameters(), lr=1.0)  # noqa: E731
-    monkeypatch.setattr(module, "adam", descent)
-    monkeypatch.setattr(TrainSettings, "lr_at", lambda self, step, total: 1.0)
-
-
 def change(model: RecModel, split: Split, **settings: Any) -> tuple[Tensor, float]:
     """All parameters' change in one epoch, flat, and its loss."""
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])

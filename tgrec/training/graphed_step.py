@@ -86,7 +86,8 @@ class GraphedStep:
         recorder: How.
         most: Recordings at most; further shapes are run as they are.
         give_up: Called with the error if a step cannot be recorded: raises it, or says so and
-            leaves the step ready for the batch, which is then run as it is, as all others.
+            leaves the step ready for the batch, which is then run as it is, as are all shapes
+            that have not been recorded before.
     """
 
     def __init__(
