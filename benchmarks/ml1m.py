@@ -40,7 +40,7 @@ from tgrec.cli.flags import refuse_repeated
 from tgrec.data.files import write_text
 from tgrec.datasets import BOARDS, DatasetNotFound, checksum
 from tgrec.models import MODELS, RecModel
-from tgrec.models.io import FOUND_OUT, parameters_digest
+from tgrec.models.io import not_found_out, parameters_digest
 from tgrec.training import (
     RankedRun,
     Refit,
@@ -257,7 +257,7 @@ def audit_ties(one: Planned, task: Task, folder: Path) -> dict[str, list[float]]
     kinds = {"order in ties of the history permuted": [(model, s) for s in permuted]}
     if model.num_parameters() == 0:
         refit = one.refit is not None or is_refit(one.further)
-        given = {name: value for name, value in model.config.items() if name not in FOUND_OUT}
+        given = not_found_out(model.config)
         anew = [BOARDS[task.board].split(permute_ties(task.split.graph, seed)) for seed in range(5)]
         fitted = [(split.with_validation() if refit else split).train for split in anew]
         counted = [type(model).from_graph(train, **given) for train in fitted]

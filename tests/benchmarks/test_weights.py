@@ -8,7 +8,7 @@ import pytest
 
 from tgrec.datasets import BOARDS, DatasetNotFound, load_board
 from tgrec.models import MODELS, load_model
-from tgrec.models.io import FOUND_OUT, read_config
+from tgrec.models.io import not_found_out, read_config
 from tgrec.training import evaluate
 from tgrec.training.record import read_records
 
@@ -41,7 +41,7 @@ def test_they_measure_what_the_records_say(name: str) -> None:
     model = load_model(folder, MODELS, train=split.train)
     found = evaluate(model, split, split.test, track=saved["track"], sampled=False).metrics()
     records = read_records(BENCHMARKS / "results" / f"{saved['board']}.jsonl")
-    given = {k: v for k, v in saved["config"].items() if k not in FOUND_OUT}
+    given = not_found_out(saved["config"])
     (record,) = [
         record
         for record in records

@@ -200,11 +200,16 @@ def load_model(
     return model.eval()
 
 
+def not_found_out(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that ``from_graph`` is given."""
+    return {name: value for name, value in config.items() if name not in FOUND_OUT}
+
+
 def _make(cls: type[RecModel], config: dict[str, Any], train: TemporalRecGraph | None) -> RecModel:
     """The model of a configuration, without weights; counts are made where there are events."""
     if train is None:
         return cls(**config)
-    return cls.from_graph(train, **{k: v for k, v in config.items() if k not in FOUND_OUT})
+    return cls.from_graph(train, **not_found_out(config))
 
 
 def node_digests(model: torch.nn.Module) -> dict[str, str]:

@@ -19,7 +19,7 @@ from tgrec.data import RecBatch, Targets, TemporalRecGraph
 from tgrec.data.recognise import ticks_per_second
 from tgrec.loader import GuestReader, NeighborhoodReader, SeedLoader, Track, reader_below
 from tgrec.models import RecModel
-from tgrec.models.io import FOUND_OUT
+from tgrec.models.io import not_found_out
 from tgrec.recommend.memory import naming_remedies
 from tgrec.recommend.names import Names, coded_profile, genres_of, listed, plain
 from tgrec.sampler import EventIndex
@@ -97,7 +97,7 @@ class Served:
             return self.model
         if cut not in self._counted:
             self._counted.clear()
-            settings = {k: v for k, v in self.model.config.items() if k not in FOUND_OUT}
+            settings = not_found_out(self.model.config)
             counted = type(self.model).from_graph(self.graph.before(cut), **settings)
             self._counted[cut] = counted.to(self.index.device).eval()
         return self._counted[cut]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tgrec.metrics import length_groups, summarize
-from tgrec.models.io import FOUND_OUT, read_config
+from tgrec.models.io import not_found_out, read_config
 from tgrec.training.record import REFIT, RunRecord, is_refit
 from tgrec.training.refit import Refit
 from tgrec.training.report import RankedRun
@@ -118,7 +118,7 @@ def read_refit(folder: str | os.PathLike[str]) -> Refit:
         ) from error
     return Refit(
         record=record,
-        config={name: value for name, value in given.items() if name not in FOUND_OUT},
+        config=not_found_out(given),
         settings=settings,
         chosen={name: saved[name] for name in given if saved.get(name, given[name]) != given[name]},
     )
